@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Key-value devices: the contract of DESIGN "What a KV device promises". Opened once per process
+ * by URI and shared; a channel is the use from one reactor. The layer checks key and value sizes,
+ * read-only and capability, gives each capability that a driver lacks its written way (or
+ * -ENOTSUP), keeps the statistics, and carries requests to the home reactor of drivers that have one.
+ *
+ * Small values move in one request (KV_STORE, KV_RETRIEVE). Values of any size move as streams:
+ * KV_STORE_OPEN, then KV_WRITE in order, then KV_COMMIT (nothing is visible before it) or KV_ABORT;
+ * KV_RETRIEVE_OPEN, then KV_READ at any offsets of that one version, then KV_READ_CLOSE.
+ */
+#ifndef KVASIR_KV_KV_H
+#define KVASIR_KV_KV_H
+
+#include "rt/rt.h"
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/hist.h"
+#include "base/param.h"
+
+#define KV_KEY_MAX 2048
+#define KV_LEN_UNKNOWN UINT64_MAX
+
+enum kv_op {
+    KV_STORE,         /* key, iov = the whole value (len); flags; version with KV_F_IF_VERSION */
+    KV_RETRIEVE,      /* key, off; iov <- min(len, value_len - off) bytes; out: value_len, version, moved */
+    KV_STAT,          /* key; out: value_len, version (the core's `exist` and `stat`) */
+    KV_DELETE,        /* key; -ENOENT when it is not there; KV_F_IF_VERSION */
+    KV_LIST,          /* key = where to start, prefix; iov[0] <- entries; out: moved, nkeys, more */
+    KV_FLUSH,         /* everything completed before it is durable */
+    KV_STORE_OPEN,    /* key, len = declared length or KV_LEN_UNKNOWN, flags; out: stream */
+    KV_WRITE,         /* stream, iov, len: the next len bytes */
+    KV_COMMIT,        /* stream: visible and durable; the stream is gone, whatever rc */
+    KV_ABORT,         /* stream: as if it had never begun; the stream is gone */
+    KV_RETRIEVE_OPEN, /* key; out: stream, value_len, version */
+    KV_READ,          /* stream, off, iov, len; out: moved (short at the end of the value) */
+    KV_READ_CLOSE,    /* stream: gone */
+    KV_BATCH,         /* batch: all or nothing */
+    KV_SNAP_OPEN,     /* out: snap, a view of now for RETRIEVE, RETRIEVE_OPEN, STAT, LIST */
+    KV_SNAP_CLOSE,    /* snap */
+    KV_OPS
+};
+const char *kv_op_name(enum kv_op op);
+
+#define KV_F_MUST_EXIST (1u << 0)     /* store: -ENOENT when the key is not there */
+#define KV_F_MUST_NOT_EXIST (1u << 1) /* store: -EEXIST when it is */
+#define KV_F_IF_VERSION (1u << 2)     /* store, delete: -ESTALE unless the key has `version` */
+#define KV_F_APPEND (1u << 3)         /* store: after the present value; makes the key when absent */
+#define KV_F_AFTER (1u << 4)          /* list: begin after `key` instead of at it */
+
+/* Capabilities; what a driver lacks the layer provides as said, or answers -ENOTSUP. */
+#define KV_CAP_RANGE (1u << 0)          /* off in RETRIEVE and READ; else: read from 0 and discard */
+#define KV_CAP_VERSION (1u << 1)        /* versions are real; else 0, and IF_VERSION is -ENOTSUP */
+#define KV_CAP_APPEND (1u << 2)         /* else -ENOTSUP */
+#define KV_CAP_UNKNOWN_LEN (1u << 3)    /* else -ENOTSUP: the layer above spools */
+#define KV_CAP_ORDERED_LIST (1u << 4)   /* LIST by key order with prefix; else order is the driver's own,
+                                           stable, continued from the last key; the layer filters prefixes */
+#define KV_CAP_BATCH (1u << 5)
+#define KV_CAP_SNAPSHOT (1u << 6)
+#define KV_CAP_READ_ONLY (1u << 7)
+#define KV_CAP_VOLATILE_CACHE (1u << 8) /* completed stores need KV_FLUSH to be durable */
+
+struct kv_driver;
+struct kv_dev;
+struct kv_chan;
+struct kv_stream; /* the driver's own, opaque; belongs to the channel that opened it */
+struct kv_snap;
+
+struct kv_info {
+    uint32_t key_max;
+    uint64_t val_max;     /* bytes */
+    uint32_t caps;
+    uint64_t size_bytes;  /* capacity; 0: not known */
+    uint32_t nkeys_max;   /* 0: not stated */
+    uint32_t optimal_bytes; /* granularity that suits the device; 0: none */
+    uint8_t uuid[16];
+};
+
+/** One entry of LIST in iov[0]: packed, no padding. Walk with kv_list_next(). */
+struct kv_list_iter {
+    const uint8_t *at, *end;
+};
+static inline struct kv_list_iter kv_list_begin(const void *buf, size_t moved)
+{
+    return (struct kv_list_iter){.at = buf, .end = (const uint8_t *)buf + moved};
+}
+/** False at the end. *out_key points into the buffer. */
+bool kv_list_next(struct kv_list_iter *it, struct bytes *out_key);
+/** For drivers: adds a key (le16 length, bytes) at *used; false when it does not fit. */
+bool kv_list_put(uint8_t *buf, size_t max, size_t *used, struct bytes key);
+
+struct kv_batch_item {
+    struct bytes key;
+    struct bytes val;  /* ignored for deletes */
+    bool is_delete;    /* a delete of a key that is not there is no error in a batch */
+};
+
+struct kv_req {
+    struct rt_req req; /* first */
+    uint8_t op;        /* enum kv_op */
+    uint32_t flags;    /* KV_F_* */
+    unsigned iovcnt;
+    const struct iovec *iov;
+    struct bytes key;     /* bytes stay until completion */
+    struct bytes prefix;  /* LIST */
+    uint64_t off;
+    uint64_t len;         /* bytes of iov that count; STORE_OPEN: the value's length */
+    uint64_t version;     /* in: for IF_VERSION; out: of the value stored or read */
+    struct kv_stream *stream;
+    struct kv_snap *snap; /* NULL: the present */
+    const struct kv_batch_item *batch;
+    unsigned nbatch;
+    /* out */
+    uint64_t value_len;
+    uint64_t moved;
+    uint32_t nkeys;
+    bool more;            /* LIST: there are keys after the last one returned */
+
+    struct kv_chan *chan; /* set by kv_submit */
+    /* The layer's own. */
+    uint64_t start_ns;
+    struct rt_reactor *origin;
+    struct rt_msg msg;
+    int fwd_rc;
+    void *layer[4];
+    /* The driver's own. */
+    union {
+        uint64_t align_;
+        uint8_t driver[384];
+    };
+};
+
+struct kv_op_stats {
+    uint64_t ops, bytes, errors;
+    struct hist latency_ns;
+};
+struct kv_stats {
+    struct kv_op_stats op[KV_OPS];
+};
+
+/** As blk_open. */
+int kv_open(struct rt_task *t, const char *uri, struct kv_dev **out_dev, struct err *why);
+void kv_close(struct rt_task *t, struct kv_dev *dev);
+struct kv_dev *kv_ref(struct kv_dev *dev);
+const struct kv_info *kv_info(const struct kv_dev *dev);
+const char *kv_uri(const struct kv_dev *dev);
+const struct kv_driver *kv_driver_of(const struct kv_dev *dev);
+/** Bytes in use and number of keys, as far as the device knows; 0 = not known. May wait. */
+int kv_usage(struct rt_task *t, struct kv_dev *dev, uint64_t *out_used_bytes, uint64_t *out_keys);
+
+int kv_chan_get(struct rt_task *t, struct kv_dev *dev, struct kv_chan **out_chan);
+void kv_chan_put(struct rt_task *t, struct kv_chan *chan);
+struct kv_dev *kv_chan_dev(const struct kv_chan *chan);
+
+/**
+ * Submits one request on a channel of the current reactor. Never waits, never completes inside.
+ * rc: 0; -ENOENT; -EEXIST; -ESTALE; -EFBIG value or -ENAMETOOLONG key too long; -EINVAL (key of
+ * length 0, contradicting flags, more bytes written than declared, commit before all are);
+ * -ENOSPC device full and unchanged; -EROFS; -ENOTSUP; -EBADMSG; -EIO the key is old or new,
+ * never mixed; -ENODEV; -ECANCELED.
+ */
+void kv_submit(struct kv_chan *chan, struct kv_req *req);
+
+/* For tasks. */
+int kv_store(struct rt_task *t, struct kv_chan *chan, struct bytes key, struct bytes val,
+             uint32_t flags);
+/** Reads into buf from the value's start; *out_len is the value's length, which may be more. */
+int kv_retrieve(struct rt_task *t, struct kv_chan *chan, struct bytes key, void *buf, size_t max,
+                uint64_t *out_len);
+int kv_stat(struct rt_task *t, struct kv_chan *chan, struct bytes key, uint64_t *out_len,
+            uint64_t *out_version);
+int kv_delete(struct rt_task *t, struct kv_chan *chan, struct bytes key);
+/** Keys from `start` (KV_F_AFTER in flags: after it) with `prefix`; packed for kv_list_next. */
+int kv_list(struct rt_task *t, struct kv_chan *chan, struct bytes start, struct bytes prefix,
+            uint32_t flags, void *buf, size_t max, size_t *out_moved, bool *out_more);
+int kv_flush(struct rt_task *t, struct kv_chan *chan);
+
+/* Claims, watches, removal: as in blk/blk.h. */
+enum kv_claim { KV_CLAIM_READ, KV_CLAIM_SHARED_WRITE, KV_CLAIM_EXCLUSIVE };
+int kv_claim(struct kv_dev *dev, enum kv_claim claim, const char *holder, struct err *why);
+void kv_unclaim(struct kv_dev *dev, enum kv_claim claim, const char *holder);
+enum kv_event { KV_EVENT_RESIZED, KV_EVENT_REMOVED };
+struct kv_watch {
+    void (*fn)(struct kv_watch *w, enum kv_event ev);
+    struct rt_reactor *reactor;
+    struct list link;
+    struct rt_msg msg;
+    uint32_t pending;
+};
+void kv_watch_add(struct kv_dev *dev, struct kv_watch *w);
+void kv_watch_del(struct rt_task *t, struct kv_dev *dev, struct kv_watch *w);
+void kv_removed(struct kv_dev *dev);
+
+int kv_stats(struct rt_task *t, struct kv_dev *dev, struct kv_stats *out);
+
+/* --- for drivers ------------------------------------------------------------------------------ */
+
+struct kv_driver {
+    const char *name;
+    const char *help;
+    const struct param *params;
+    size_t dev_bytes;
+    size_t chan_bytes;
+    /* All requests run on the reactor that opened the device; the layer carries them there. */
+    bool home;
+    int (*open)(struct rt_task *t, struct kv_dev *dev, const char *path,
+                const struct param_values *params, struct kv_info *info, struct err *why);
+    void (*close)(struct rt_task *t, struct kv_dev *dev);
+    int (*chan_open)(struct rt_task *t, struct kv_dev *dev, struct kv_chan *chan);
+    void (*chan_close)(struct rt_task *t, struct kv_chan *chan);
+    void (*submit)(struct kv_chan *chan, struct kv_req *req);
+    void (*cancel)(struct kv_chan *chan, struct kv_req *req);
+    int (*usage)(struct rt_task *t, struct kv_dev *dev, uint64_t *out_used, uint64_t *out_keys);
+};
+
+void *kv_driver_dev(const struct kv_dev *dev);
+void *kv_driver_chan(const struct kv_chan *chan);
+void kv_complete(struct kv_req *req, int rc);
+
+extern const struct kv_driver *const kv_drivers[];
+
+#endif

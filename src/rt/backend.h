@@ -25,9 +25,13 @@ struct rt_backend_ops {
     /* Ends a sleep of poll, from any thread. */
     void (*wake)(struct rt_reactor *r);
 
+    /* A descriptor that is readable when poll has something to take in; NULL in sim. */
+    int (*fd)(struct rt_reactor *r);
+
     void (*io_submit)(struct rt_reactor *r, struct rt_io *io);
     void (*io_cancel)(struct rt_reactor *r, struct rt_io *io); /* may do nothing */
-    void (*fd_wait)(struct rt_reactor *r, struct rt_io *io);   /* until io->fd is readable; io->op unused */
+    void (*fd_wait)(struct rt_reactor *r,
+                    struct rt_io *io); /* until io->fd is readable; io->op unused */
     void (*offload)(struct rt_reactor *r, struct rt_offload_req *oreq);
 
     int (*sock_listen)(struct rt_sock *s, const struct sockaddr *addr, socklen_t len, int backlog);
@@ -52,6 +56,10 @@ struct rt_backend_ops {
 
 extern const struct rt_backend_ops rt_uring_ops;
 extern const struct rt_backend_ops rt_epoll_ops;
+
+/** A reactor's data for its backend: set by init, cleared by fini. */
+void *rt_backend_of(const struct rt_reactor *r);
+void rt_backend_set(struct rt_reactor *r, void *backend);
 
 /** Called by backends: something may be read from or written to the socket. Completes waiters. */
 void rt_sock_ready(struct rt_sock *s, bool in, bool out);

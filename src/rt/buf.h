@@ -61,8 +61,8 @@ struct rt_pool {
     size_t obj_bytes;
     uint32_t total;
     uint32_t free;
-    void *memory;
-    void *free_list;
+    uint8_t *memory;
+    void **free_objs; /* stack of `free` pointers */
 };
 /** Zeroes the objects once, here; later they are as they were put back. 0 or -ENOMEM. */
 int rt_pool_init(struct rt_pool *p, size_t obj_bytes, uint32_t count);

@@ -42,7 +42,8 @@ struct rt_dirent {
 /** What a file or block device is, for drivers that store blocks in it. */
 struct rt_geometry {
     uint64_t size_bytes;
-    uint32_t logical_block_bytes;  /* alignment that O_DIRECT needs; 512 for regular files if unknown */
+    uint32_t
+        logical_block_bytes; /* alignment that O_DIRECT needs; 512 for regular files if unknown */
     uint32_t physical_block_bytes;
     bool is_block_device;
 };
@@ -63,7 +64,7 @@ struct rt_io {
     unsigned mode;
     struct stat *st;
     struct rt_geometry *geo;
-    void *backend[12]; /* the backend's own */
+    void *backend[16]; /* the backend's own */
 };
 
 /**
@@ -77,7 +78,8 @@ int rt_open(struct rt_task *t, int dirfd, const char *path, int flags, unsigned 
 int rt_close(struct rt_task *t, int fd);
 /** For CLEANUP: closes `*fd` when it is not negative, without waiting. */
 void rt_close_p(int *fd);
-/** Read/write exactly len bytes at off, in as many steps as needed. 0; -EIO at an early end of file. */
+/** Read/write exactly len bytes at off, in as many steps as needed. 0; -EIO at an early end of
+ * file. */
 int rt_pread_all(struct rt_task *t, int fd, void *buf, size_t len, uint64_t off);
 int rt_pwrite_all(struct rt_task *t, int fd, const void *buf, size_t len, uint64_t off);
 /** One step: bytes moved, may be short, 0 at the end of the file. */

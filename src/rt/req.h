@@ -19,9 +19,9 @@ struct rt_task;
 typedef void (*rt_req_fn)(struct rt_req *req);
 
 enum rt_req_state {
-    RT_REQ_IDLE = 0,  /* nobody below knows it */
-    RT_REQ_PENDING,   /* submitted */
-    RT_REQ_COMPLETE,  /* completed; `done` will run, or a task will see it */
+    RT_REQ_IDLE = 0, /* nobody below knows it */
+    RT_REQ_PENDING,  /* submitted */
+    RT_REQ_COMPLETE, /* completed; `done` will run, or a task will see it */
 };
 
 struct rt_req {
@@ -32,6 +32,12 @@ struct rt_req {
     int rc;               /* 0 or positive: success; negative errno. Valid in and after `done` */
     uint8_t state;        /* enum rt_req_state */
     uint64_t trace_id;    /* follows the work through the layers; 0 none */
+};
+
+/** A message to a reactor: fn runs there, from its loop. Sent by rt_send(), see rt/rt.h. */
+struct rt_msg {
+    struct rt_msg *next;
+    void (*fn)(struct rt_msg *msg);
 };
 
 /** Prepares a request whose completion calls `done`. */

@@ -29,14 +29,14 @@ enum rt_backend {
 
 /** Zeroed means defaults everywhere. */
 struct rt_config {
-    unsigned reactors;         /* default 1 */
-    const int *cpus;           /* `reactors` CPU numbers to pin to; NULL: not pinned */
+    unsigned reactors; /* default 1 */
+    const int *cpus;   /* `reactors` CPU numbers to pin to; NULL: not pinned */
     enum rt_poll poll;
     enum rt_backend backend;
-    unsigned tasks_max;        /* per reactor; default 4096 */
-    unsigned offload_threads;  /* default 4 */
-    size_t buf_bytes;          /* data buffers per reactor (rt/buf.h); default 64 MiB */
-    uint64_t spin_ns;          /* adaptive: how long to spin; default 50 us */
+    unsigned tasks_max;       /* per reactor; default 4096 */
+    unsigned offload_threads; /* default 4 */
+    size_t buf_bytes;         /* data buffers per reactor (rt/buf.h); default 64 MiB */
+    uint64_t spin_ns;         /* adaptive: how long to spin; default 50 us */
 };
 
 /**
@@ -97,11 +97,7 @@ struct rt_timer {
 void rt_timer_start(struct rt_timer *timer, uint64_t at_ns);
 void rt_timer_stop(struct rt_timer *timer);
 
-/** A message to another reactor (or from any thread): fn runs there, from its loop, in order of sending. */
-struct rt_msg {
-    struct rt_msg *next;
-    void (*fn)(struct rt_msg *msg);
-};
+/** Sends a message to a reactor, from any thread; fn runs there, in the order of sending. */
 void rt_send(struct rt_reactor *to, struct rt_msg *msg);
 
 /**

@@ -12,21 +12,24 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-/** Opened by listen, accept or connect; the memory is the caller's and outlives close by nothing. */
+/** Opened by listen, accept or connect; the memory is the caller's and outlives close by nothing.
+ */
 struct rt_sock {
-    int fd;                    /* -1: closed */
-    bool readable;             /* recv may have something (or end of stream, or an error) */
-    bool writable;             /* send may take something */
-    struct rt_req *in_waiter;  /* of rt_sock_wait_in */
+    int fd;                   /* -1: closed */
+    bool readable;            /* recv may have something (or end of stream, or an error) */
+    bool writable;            /* send may take something */
+    bool hup;                 /* the end of the stream or an error is near: read until you see it */
+    struct rt_req *in_waiter; /* of rt_sock_wait_in */
     struct rt_req *out_waiter; /* of rt_sock_wait_out */
     struct rt_reactor *reactor;
-    void *slot;                /* the backend's own */
+    void *slot; /* the backend's own */
 };
 
 /** Binds and listens. Returns 0 or a negative errno (-EADDRINUSE and the like pass through). */
 int rt_sock_listen(struct rt_sock *s, const struct sockaddr *addr, socklen_t addr_len, int backlog);
 
-/** Takes a connection if one is there: a descriptor for rt_sock_attach() on any reactor; -EAGAIN. */
+/** Takes a connection if one is there: a descriptor for rt_sock_attach() on any reactor; -EAGAIN.
+ */
 int rt_sock_accept(struct rt_sock *listener);
 /** Makes `s` the socket of an accepted descriptor, on the current reactor. Takes the descriptor. */
 int rt_sock_attach(struct rt_sock *s, int fd);
@@ -37,7 +40,8 @@ void rt_sock_discard(int fd);
 int rt_sock_connect(struct rt_task *t, struct rt_sock *s, const struct sockaddr *addr,
                     socklen_t addr_len);
 
-/** Bytes moved; recv 0: the peer has closed; -EAGAIN; other negative errno: the connection is dead. */
+/** Bytes moved; recv 0: the peer has closed; -EAGAIN; other negative errno: the connection is dead.
+ */
 ssize_t rt_sock_recv(struct rt_sock *s, const struct iovec *iov, unsigned iovcnt);
 ssize_t rt_sock_send(struct rt_sock *s, const struct iovec *iov, unsigned iovcnt);
 

@@ -76,9 +76,9 @@ struct rt_offload_req {
     struct rt_req req;
     int (*fn)(void *arg);
     void *arg;
-    struct rt_offload_req *next;   /* the pool's queue */
-    struct rt_reactor *reactor;    /* where it completes */
-    struct rt_msg *msg_storage[4]; /* the way back: a struct rt_msg lives here */
+    struct rt_offload_req *next; /* the pool's queue */
+    struct rt_reactor *reactor;  /* where it completes */
+    struct rt_msg msg;           /* the way back */
     int fn_rc;
 };
 void rt_offload_submit(struct rt_offload_req *oreq);

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sockets, clocks and random numbers of this kernel, for both real backends. */
+#include "rt/internal.h"
+
+#include "base/bytes.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+void rt_posix_tune(int fd)
+{
+    int one = 1;
+
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+}
+
+int rt_posix_listen(const struct sockaddr *addr, socklen_t len, int backlog)
+{
+    int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int one = 1;
+    int rc;
+
+    if (fd < 0)
+        return -errno;
+    if (addr->sa_family != AF_UNIX)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    if (addr->sa_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+    if (bind(fd, addr, len) == 0 && listen(fd, backlog) == 0)
+        return fd;
+    rc = -errno;
+    close(fd);
+    return rc;
+}
+
+int rt_posix_accept(int listener)
+{
+    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+    if (fd >= 0)
+        rt_posix_tune(fd);
+    /* A connection that died in the queue is as good as none. */
+    if (fd < 0 && (errno == ECONNABORTED || errno == EINTR || errno == EPROTO))
+        return rt_posix_accept(listener);
+    return fd < 0 ? -errno : fd;
+}
+
+int rt_posix_connect(const struct sockaddr *addr, socklen_t len, int *out_fd)
+{
+    int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int rc;
+
+    if (fd < 0)
+        return -errno;
+    rt_posix_tune(fd);
+    *out_fd = fd;
+    if (connect(fd, addr, len) == 0)
+        return 0;
+    rc = -errno;
+    if (rc != -EINPROGRESS) {
+        close(fd);
+        *out_fd = -1;
+    }
+    return rc;
+}
+
+int rt_posix_connected(int fd)
+{
+    int err = 0;
+    socklen_t len = sizeof(err);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0)
+        return -errno;
+    return -err;
+}
+
+ssize_t rt_posix_recv(struct rt_sock *s, const struct iovec *iov, unsigned iovcnt)
+{
+    ssize_t n;
+
+    if (iovcnt == 1) {
+        n = recv(s->fd, iov[0].iov_base, iov[0].iov_len, MSG_DONTWAIT);
+    } else {
+        struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = iovcnt};
+
+        n = recvmsg(s->fd, &msg, MSG_DONTWAIT);
+    }
+    if (n < 0)
+        return errno == EINTR ? -EAGAIN : -errno;
+    /* Less than asked for: the socket is empty, and what comes next raises an event of its own.
+     * Saves the call that would only answer EAGAIN. */
+    if ((size_t)n < iov_len(iov, iovcnt) && !s->hup)
+        s->readable = n == 0;
+    return n;
+}
+
+ssize_t rt_posix_send(struct rt_sock *s, const struct iovec *iov, unsigned iovcnt)
+{
+    ssize_t n;
+
+    if (iovcnt == 1) {
+        n = send(s->fd, iov[0].iov_base, iov[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } else {
+        struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = iovcnt};
+
+        n = sendmsg(s->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    if (n < 0)
+        return errno == EINTR ? -EAGAIN : -errno;
+    return n;
+}
+
+int rt_posix_addr(const struct rt_sock *s, bool peer, struct sockaddr_storage *out)
+{
+    socklen_t len = sizeof(*out);
+    struct sockaddr *sa = (struct sockaddr *)out;
+    int rc = peer ? getpeername(s->fd, sa, &len) : getsockname(s->fd, sa, &len);
+
+    return rc != 0 ? -errno : 0;
+}
+
+void rt_posix_shutdown(struct rt_sock *s)
+{
+    shutdown(s->fd, SHUT_WR);
+}
+
+void rt_posix_discard(int fd)
+{
+    close(fd);
+}
+
+static uint64_t clock_ns(clockid_t id)
+{
+    struct timespec ts;
+
+    clock_gettime(id, &ts);
+    return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t rt_posix_now(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t rt_posix_wall(void)
+{
+    return clock_ns(CLOCK_REALTIME);
+}
+
+void rt_posix_random(void *buf, size_t len)
+{
+    uint8_t *at = buf;
+
+    while (len > 0) {
+        ssize_t n = getrandom(at, len, 0);
+
+        must(n > 0 || errno == EINTR);
+        if (n > 0) {
+            at += n;
+            len -= (size_t)n;
+        }
+    }
+}

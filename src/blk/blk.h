@@ -4,7 +4,8 @@
  * from one reactor. The layer checks range, alignment, read-only and capability, splits what is
  * too large, emulates what the driver lacks, and keeps the statistics; drivers move bytes.
  *
- * block_bytes is 512 or 4096 (any power of two from 512 to 65536).
+ * block_bytes is 512 or 4096 (any power of two from 512 to 65536). src/blk/README.md tells how the
+ * parts work together.
  */
 #ifndef KVASIR_BLK_BLK_H
 #define KVASIR_BLK_BLK_H
@@ -46,6 +47,7 @@ const char *blk_op_name(enum blk_op op);
 struct blk_driver;
 struct blk_dev;
 struct blk_chan;
+struct blk_worker;
 
 struct blk_op_stats {
     uint64_t ops, bytes, errors;
@@ -62,9 +64,14 @@ struct blk_info {
     uint64_t nblocks;
     uint32_t caps;
     uint32_t max_io_bytes;      /* the driver's limit of one request; 0: none. The layer splits */
+    uint32_t max_iovcnt;        /* and of its iovecs; 0: none */
+    uint64_t max_zero_bytes;    /* and of one WRITE_ZEROES or UNMAP; 0: none */
     uint32_t buf_align;         /* alignment of memory; 1 when it does not matter. The layer copies */
     uint8_t uuid[16];           /* stable across opens; the layer derives it from the URI if zero */
 };
+
+/** A UUID that is always the same for the same text. */
+void blk_uuid_of(const char *text, uint8_t out_uuid[16]);
 
 struct blk_req {
     struct rt_req req; /* first; done and rc here */
@@ -74,12 +81,15 @@ struct blk_req {
     uint32_t nblocks;
     uint64_t lba;
     const struct iovec *iov; /* READ, WRITE, COMPARE: nblocks * block_bytes; stays until completion */
-    struct blk_chan *chan;   /* set by blk_submit */
+    struct blk_chan *chan; /* set by blk_submit */
 
     /* The layer's own. */
+    uint8_t epoch;             /* which count of requests in flight has this one */
+    bool holds_lock;           /* the write of a compare-and-write: passes its own lock */
     uint64_t start_ns;
-    struct blk_req *parent;
-    void *layer[4];
+    struct blk_req *parent;    /* whose piece this is; NULL: a user's request */
+    struct blk_worker *worker; /* the task that carries it out, when it takes more than one hop */
+    struct list link;          /* in line for a worker, or behind a lock */
     /* The driver's own: what one request needs in flight, so that drivers allocate nothing. */
     union {
         uint64_t align_;
@@ -106,8 +116,10 @@ struct blk_dev *blk_chan_dev(const struct blk_chan *chan);
 
 /**
  * Submits one request on a channel of the current reactor. Never waits, never completes inside.
- * rc: 0; -ERANGE past the end; -EINVAL iov length; -EROFS; -ENOSPC; -EIO; -EILSEQ; -ENODEV;
- * -ECANCELED. A write that fails has written any part of itself, block by block.
+ * rc: 0; -ERANGE past the end; -EINVAL no blocks, or the iovecs do not hold exactly what op says;
+ * -EROFS; -ENOSPC; -EIO; -EILSEQ; -ENODEV; -ENOMEM; -ECANCELED. A write that fails has written any
+ * part of itself, block by block; requests that overlap and are in flight together happen in any
+ * order. Flush and FUA look at nothing but what had completed before they were submitted.
  */
 void blk_submit(struct blk_chan *chan, struct blk_req *req);
 
@@ -120,13 +132,22 @@ int blk_zero(struct rt_task *t, struct blk_chan *chan, uint64_t lba, uint64_t nb
              unsigned flags);
 int blk_unmap(struct rt_task *t, struct blk_chan *chan, uint64_t lba, uint64_t nblocks);
 
-/** Claims: who may use the device how. Read claims and one writer; see DESIGN "Claims". */
+/**
+ * Claims: who may use the device how. Readers and shared writers (the front ends of one daemon) get
+ * on with each other; exclusive (a layer that owns the format) gets on with nobody.
+ */
 enum blk_claim { BLK_CLAIM_READ, BLK_CLAIM_SHARED_WRITE, BLK_CLAIM_EXCLUSIVE };
-/** `holder` is a static name for error texts. -EBUSY with text naming who holds it. */
+/**
+ * `holder` is a static name for error texts. -EBUSY with text naming who holds it; -EROFS when the
+ * device is read-only and the claim is not; -ENODEV.
+ */
 int blk_claim(struct blk_dev *dev, enum blk_claim claim, const char *holder, struct err *why);
 void blk_unclaim(struct blk_dev *dev, enum blk_claim claim, const char *holder);
 
-/** Told, on the reactor that watches, when the device has been resized or has gone. */
+/**
+ * Told, on the reactor that watches, when the device has been resized or has gone. Events that
+ * come before the first was delivered are delivered as one. Set `fn`, zero the rest.
+ */
 enum blk_event { BLK_EVENT_RESIZED, BLK_EVENT_REMOVED };
 struct blk_watch {
     void (*fn)(struct blk_watch *w, enum blk_event ev);
@@ -135,13 +156,21 @@ struct blk_watch {
     struct rt_msg msg;
     uint32_t pending;
 };
+/** The current reactor watches. A device that has already gone says so at once (from the loop). */
 void blk_watch_add(struct blk_dev *dev, struct blk_watch *w);
+/** Any reactor. `fn` is not called any more once this has returned. */
 void blk_watch_del(struct rt_task *t, struct blk_dev *dev, struct blk_watch *w);
-/** For drivers and administration: the device has a new size, or is gone (requests get -ENODEV). */
+/**
+ * For drivers and administration, from any reactor: the device has a new size, or is gone: requests
+ * get -ENODEV, the next open of the URI opens anew. What is in flight the driver completes.
+ */
 void blk_resized(struct blk_dev *dev, uint64_t nblocks);
 void blk_removed(struct blk_dev *dev);
 
-/** Sums of all channels, as of now. Waits (it asks each reactor). */
+/** Looks whether the device has another size now (a file that has grown). 0 or an errno. */
+int blk_refresh(struct rt_task *t, struct blk_dev *dev);
+
+/** Sums of all channels, as of now, those closed included. Waits (it asks each reactor). */
 int blk_stats(struct rt_task *t, struct blk_dev *dev, struct blk_stats *out);
 
 /* --- for drivers ------------------------------------------------------------------------------ */
@@ -155,17 +184,32 @@ struct blk_driver {
     /* path: what stands between "scheme:" and "?"; fill in `info`. May wait. */
     int (*open)(struct rt_task *t, struct blk_dev *dev, const char *path,
                 const struct param_values *params, struct blk_info *info, struct err *why);
+    /* Whether an open device is the one this URI names: 1, 0, or an errno with text when it is but
+     * contradicts. NULL: it is when the URIs are the same text. Never waits; any reactor. */
+    int (*same)(struct blk_dev *dev, const char *path, const struct param_values *params,
+                struct err *why);
     void (*close)(struct rt_task *t, struct blk_dev *dev);  /* nothing is in flight */
     int (*chan_open)(struct rt_task *t, struct blk_dev *dev, struct blk_chan *chan);  /* may be NULL */
     void (*chan_close)(struct rt_task *t, struct blk_chan *chan);                     /* may be NULL */
-    void (*submit)(struct blk_chan *chan, struct blk_req *req); /* checked and within caps */
+    /* Checked and within caps and limits. A driver may find out late that it cannot zero: -ENOTSUP
+     * to WRITE_ZEROES makes the layer write zeroes instead. */
+    void (*submit)(struct blk_chan *chan, struct blk_req *req);
     void (*cancel)(struct blk_chan *chan, struct blk_req *req); /* may be NULL */
+    /* The present size; NULL: it does not change behind our back. May wait. */
+    int (*refresh)(struct rt_task *t, struct blk_dev *dev, uint64_t *out_nblocks);
+    void (*abandon)(struct blk_dev *dev); /* see blk_abandon(); NULL: nothing to free */
 };
 
 void *blk_driver_dev(const struct blk_dev *dev);
 void *blk_driver_chan(const struct blk_chan *chan);
-/** Completes a request from the driver, on the reactor it came from. */
+/** Completes a request from the driver (rc 0 or a negative errno), on the reactor it came from. */
 void blk_complete(struct blk_req *req, int rc);
+
+/**
+ * For sim, after a simulated crash of the current runtime (rt_manual_enter, before
+ * rt_manual_free with `abandon`): forgets its devices and frees their memory without any I/O.
+ */
+void blk_abandon(void);
 
 /** All drivers, NULL-terminated; generated from the list in meson.build. */
 extern const struct blk_driver *const blk_drivers[];

@@ -20,6 +20,7 @@ struct net_rx {
     size_t head; /* first byte not consumed */
     size_t tail; /* first free byte */
     uint64_t last_ns; /* when bytes last arrived */
+    uint64_t bytes;   /* received so far */
 };
 
 void net_rx_init(struct net_rx *rx, struct rt_sock *sock, uint8_t *buf, size_t cap);
@@ -29,9 +30,20 @@ void net_rx_init(struct net_rx *rx, struct rt_sock *sock, uint8_t *buf, size_t c
  * net_rx_consume(). 0; -ECONNRESET the peer closed or reset; -ECANCELED, -ETIMEDOUT.
  */
 int net_rx_need(struct rt_task *t, struct net_rx *rx, size_t n, const uint8_t **out);
+/**
+ * One receive into the room after `tail`, at most `max` bytes; moves nothing that is there. Never
+ * waits. Returns bytes received; -EAGAIN nothing there, or no room; -ECONNRESET.
+ */
+ssize_t net_rx_fill(struct net_rx *rx, size_t max);
+/** Goes on in another buffer: what has not been consumed (it has to fit) moves to its beginning. */
+void net_rx_move(struct net_rx *rx, uint8_t *buf, size_t cap);
 static inline size_t net_rx_avail(const struct net_rx *rx)
 {
     return rx->tail - rx->head;
+}
+static inline const uint8_t *net_rx_at(const struct net_rx *rx)
+{
+    return rx->buf + rx->head;
 }
 static inline void net_rx_consume(struct net_rx *rx, size_t n)
 {
@@ -63,12 +75,14 @@ struct net_tx {
     struct rt_sock *sock;
     struct net_tx_item *head, **tail;
     size_t queued_bytes;      /* not yet taken by the kernel */
+    uint64_t bytes;           /* taken by the kernel so far */
     uint64_t blocked_ns;      /* since when the peer takes nothing; 0: it does */
     int rc;                   /* why sending has ended; 0 while it goes */
     struct rt_defer flush;
     struct rt_req out_wait;
     void (*on_error)(struct net_tx *tx); /* once, from the loop, when the connection turns out dead */
     void (*on_drain)(struct net_tx *tx); /* may be NULL: everything queued has been taken */
+    struct rt_cond drained;
 };
 
 void net_tx_init(struct net_tx *tx, struct rt_sock *sock, void (*on_error)(struct net_tx *),
@@ -77,7 +91,9 @@ void net_tx_init(struct net_tx *tx, struct rt_sock *sock, void (*on_error)(struc
 void net_tx_add(struct net_tx *tx, struct net_tx_item *item);
 /** Ends sending: whatever is queued gets `rc`. Call before the socket is closed. */
 void net_tx_stop(struct net_tx *tx, int rc);
-/** Waits until all that was queued is with the kernel, or the connection is dead. */
+/** Waits until all that was queued is with the kernel (0), or the connection is dead. */
 int net_tx_drain(struct rt_task *t, struct net_tx *tx);
+/** Stops (-ECANCELED, unless it has ended before) and waits until nothing refers to tx any more. */
+void net_tx_fini(struct rt_task *t, struct net_tx *tx);
 
 #endif

@@ -66,12 +66,21 @@ struct rt_offload_pool {
     bool stop;
 };
 
+/* One layer's data of this runtime: rt_local(). Never removed before the runtime is freed. */
+struct rt_local {
+    struct rt_local *next;
+    const void *key;
+    _Alignas(max_align_t) uint8_t data[];
+};
+
 struct rt {
     struct rt_config cfg; /* defaults filled in */
     const struct rt_backend_ops *ops;
     unsigned nreactors;
     struct rt_reactor *reactors;
     struct rt_offload_pool offload;
+    pthread_mutex_t locals_lock;
+    struct rt_local *locals;
     bool loop_form; /* turned by the user's event loop */
 };
 

@@ -76,6 +76,14 @@ struct rt_reactor *rt_reactor(unsigned idx);
 /** "io_uring", "epoll" or "sim". */
 const char *rt_backend_name(void);
 
+/**
+ * What would be a global of a layer (its table of open devices, say), one per runtime, so that
+ * several runtimes in one process, and the machines of sim, do not see each other's: `bytes`
+ * zeroed bytes that belong to `key`, the address of something static. The first call makes them;
+ * they are freed with the runtime. From any reactor. Never fails, never waits.
+ */
+void *rt_local(const void *key, size_t bytes);
+
 /** Monotonic time in ns, read once per turn of the loop; virtual in sim. */
 uint64_t rt_now(void);
 /** The same, read now: for measuring. */

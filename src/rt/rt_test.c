@@ -199,12 +199,26 @@ static int where(struct rt_task *t, void *arg)
     return 5;
 }
 
+static const char local_key, other_key;
+
+/* Adds one to what the runtime keeps under a key, and returns it. */
+static int local_count(struct rt_task *t, void *arg)
+{
+    int *count = rt_local(arg, sizeof(*count));
+
+    (void)t;
+    return ++*count;
+}
+
 static int reactors(struct rt_task *t, void *arg)
 {
     unsigned idx = 99;
 
     (void)arg;
     CHECK(rt_reactors() == 3);
+    for (int i = 0; i < 3; i++)
+        CHECK(rt_on(t, rt_reactor((unsigned)i), local_count, (void *)&local_key) == i + 1);
+    CHECK(local_count(t, (void *)&other_key) == 1);
     for (unsigned round = 0; round < 50; round++) {
         for (unsigned i = 0; i < 3; i++) {
             CHECK(rt_on(t, rt_reactor(i), where, &idx) == 5);

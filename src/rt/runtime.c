@@ -105,6 +105,25 @@ void rt_req_complete(struct rt_req *req, int rc)
     r->ready_tail = &req->next;
 }
 
+void *rt_local(const void *key, size_t bytes)
+{
+    struct rt *rt = self_must()->rt;
+    struct rt_local *l;
+
+    pthread_mutex_lock(&rt->locals_lock);
+    for (l = rt->locals; l != NULL && l->key != key; l = l->next)
+        continue;
+    if (l == NULL) {
+        l = calloc(1, sizeof(*l) + bytes);
+        must(l != NULL);
+        l->key = key;
+        l->next = rt->locals;
+        rt->locals = l;
+    }
+    pthread_mutex_unlock(&rt->locals_lock);
+    return l->data;
+}
+
 void rt_defer(struct rt_defer *d)
 {
     struct rt_reactor *r = self_must();
@@ -321,12 +340,20 @@ static struct rt *rt_new(const struct rt_config *cfg, const struct rt_backend_op
         rt->reactors[i].idx = i;
     }
     rt_offload_init(&rt->offload, rt->cfg.offload_threads);
+    pthread_mutex_init(&rt->locals_lock, NULL);
     return rt;
 }
 
 static void rt_free(struct rt *rt)
 {
     rt_offload_fini(&rt->offload);
+    while (rt->locals != NULL) {
+        struct rt_local *l = rt->locals;
+
+        rt->locals = l->next;
+        free(l);
+    }
+    pthread_mutex_destroy(&rt->locals_lock);
     free(rt->reactors);
     free(rt);
 }

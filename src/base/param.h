@@ -46,15 +46,19 @@ struct param_values {
 /** A URI taken apart, percent-decoded; everything points into `text`. */
 struct uri {
     const char *scheme; /* "nvme+tcp" */
-    const char *path;   /* after "scheme:", without a leading "//" only for host forms: as written */
+    const char *path;   /* after "scheme:", without a leading "//", up to '?' or '#' */
     const char *query;  /* undecoded; NULL when absent */
     const char *fragment; /* NULL when absent */
     char text[URI_MAX];
 };
 
-/** 0, or -EINVAL / -ENAMETOOLONG with text. */
+/** 0, or -EINVAL / -ENAMETOOLONG with text. The scheme becomes lower case; %00 is refused. */
 int uri_parse(const char *text, struct uri *out, struct err *why);
-/** Parses uri->query by the table; unknown names are errors that list the known ones. */
+/**
+ * Parses uri->query by the table (NULL: no parameters) and uses it up; the values point into
+ * uri->text, which has to stay. Unknown names are errors that list the known ones, as are values of
+ * another type, names given twice, and required ones that are missing: -EINVAL with text.
+ */
 int uri_params(struct uri *uri, const struct param *table, struct param_values *out,
                struct err *why);
 

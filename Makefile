@@ -11,7 +11,7 @@ PREFIX    ?= /usr/local
 ASAN_OPTS := -Db_sanitize=address,undefined -Db_lundef=false
 
 .DEFAULT_GOAL := build
-.PHONY: help deps build asan quickstart check test sim bench fuzz soak lint install docs clean
+.PHONY: help deps build asan quickstart check test sim bench fuzz soak lint format install docs clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1 	/p' Makefile
@@ -59,6 +59,9 @@ soak: build                  ## the simulator on new seeds for MINUTES (60)
 
 lint: deps                   ## format, include order, licence lines, READMEs, man pages, clang with -Werror
 	@tools/lint
+
+format:                      ## what lint asks of the format of .c files
+	@git ls-files -- '*.c' | xargs clang-format-14 -i
 
 install: build               ## into PREFIX (/usr/local), DESTDIR is honoured
 	$(MESON) install -C $(BUILD)

@@ -41,8 +41,8 @@ check: build                 ## unit tests and include order, under a minute
 	@tools/include-order
 	@tools/test --build $(BUILD) --asan $(BUILD) unit
 
-test: build asan             ## everything; T=unit|conformance|nvmf|sim|fuzz|guest|system|... or a test's name
-	@tools/test --build $(BUILD) --asan $(ASAN) $(T)
+test: deps                   ## everything; T=unit|conformance|nvmf|sim|fuzz|guest|system|... or a test's name
+	@tools/test --make --build $(BUILD) --asan $(ASAN) $(T)
 
 sim: build                   ## the simulator; SEED=N replays one seed, SEEDS=N runs so many
 	@tools/test --build $(BUILD) --asan $(ASAN) $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) sim

@@ -5,7 +5,7 @@ check "connect" connect "$port"
 wait_for 5 test -b "$(block_dev)"
 disk=$(block_dev)
 name=$(basename "$disk")
-ctrl=/dev/${name%n*}
+ctrl=$(ctrl_dev)
 
 check "mkfs.ext4" mkfs.ext4 -q -F "$disk"
 check "mount" mount -t ext4 "$disk" /mnt

@@ -25,7 +25,7 @@ done
 check "connect" connect "$port"
 wait_for 5 test -b "$(block_dev)"
 disk=$(block_dev)
-ctrl=/dev/$(basename "$disk" | sed 's/n[0-9]*$//')
+ctrl=$(ctrl_dev)
 name=$(basename "$disk")
 
 check_says "list shows the disk" "^$disk .*" nvme list

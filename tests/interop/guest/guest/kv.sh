@@ -205,7 +205,7 @@ list "" 4096
 check_eq "and no longer listed" "" "$(keys_of | grep -x "$hello")"
 
 # Delete of an absent key as an error, when the host asks for it (feature 20h, EDNEK).
-ctrl=/dev/$(basename "$kvdev" | sed 's/^ng/nvme/; s/n[0-9]*$//')
+ctrl=$(ctrl_dev)
 check "set EDNEK" nvme set-feature "$ctrl" -n "$kv_nsid" -f 0x20 -v 1
 delete "$hello"
 expect "delete of a key that is not there, with EDNEK: 87h" 0x4087

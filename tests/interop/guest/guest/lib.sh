@@ -80,4 +80,6 @@ disconnect() { nvme disconnect -n "$nqn" >/dev/null 2>&1; }
 
 # Names of what is connected: nvme0n1 or, with native multipath, the head of the same form.
 block_dev() { ls /dev/nvme*n"$block_nsid" 2>/dev/null | head -n 1; }
+# The controller; its number and that of the disk differ with native multipath.
+ctrl_dev() { ls /sys/class/nvme 2>/dev/null | sed -n '1s:^:/dev/:p'; }
 char_dev() { ls /dev/ng*n"$1" 2>/dev/null | head -n 1; }

@@ -37,16 +37,9 @@ static bool is_digits(const char *s, size_t n)
     return true;
 }
 
-static bool nqn_bytes_ok(const char *s, size_t len)
+static bool utf8_ok(const char *s, size_t len)
 {
-    const size_t fixed = strlen("nqn.yyyy-mm.");
-
-    if (len <= fixed || len > NVME_NQN_MAX)
-        return false;
-    if (memcmp(s, "nqn.", 4) != 0 || !is_digits(s + 4, 4) || s[8] != '-' ||
-        !is_digits(s + 9, 2) || s[11] != '.')
-        return false;
-    for (size_t i = fixed; i < len;) {
+    for (size_t i = 0; i < len;) {
         size_t n = utf8_char_len((const uint8_t *)s + i, len - i);
 
         if (n == 0)
@@ -56,9 +49,28 @@ static bool nqn_bytes_ok(const char *s, size_t len)
     return true;
 }
 
+static bool nqn_bytes_ok(const char *s, size_t len)
+{
+    const size_t fixed = strlen("nqn.yyyy-mm.");
+
+    if (len <= fixed || len > NVME_NQN_MAX)
+        return false;
+    if (memcmp(s, "nqn.", 4) != 0 || !is_digits(s + 4, 4) || s[8] != '-' ||
+        !is_digits(s + 9, 2) || s[11] != '.')
+        return false;
+    return utf8_ok(s, len);
+}
+
 bool nvme_nqn_field_ok(const char *field)
 {
     return nqn_bytes_ok(field, strnlen(field, NVME_NQN_FIELD));
+}
+
+bool nvme_nqn_field_printable(const char *field)
+{
+    size_t len = strnlen(field, NVME_NQN_FIELD);
+
+    return len <= NVME_NQN_MAX && utf8_ok(field, len);
 }
 
 bool nvme_nqn_ok(const char *nqn)
@@ -116,9 +128,9 @@ uint16_t nvme_connect_check(const struct nvme_connect_cmd *cmd, const void *data
     if (admin ? cntlid != NVME_CNTLID_DYNAMIC
               : cntlid < NVME_CNTLID_MIN || cntlid > NVME_CNTLID_MAX)
         return BAD_DATA(out_dw0, cntlid);
-    if (!nvme_nqn_field_ok(d->subnqn))
+    if (!nvme_nqn_field_printable(d->subnqn))
         return BAD_DATA(out_dw0, subnqn);
-    if (!nvme_nqn_field_ok(d->hostnqn))
+    if (!nvme_nqn_field_printable(d->hostnqn))
         return BAD_DATA(out_dw0, hostnqn);
     return NVME_SC_SUCCESS;
 }

@@ -20,6 +20,11 @@
 bool nvme_nqn_field_ok(const char *field);
 /** The same of a string. */
 bool nvme_nqn_ok(const char *nqn);
+/**
+ * What we ask of an NQN that somebody else chose: terminated, not too long, UTF-8 without control
+ * characters. It may even be empty (spdk_nvme_perf sends an empty HOSTNQN).
+ */
+bool nvme_nqn_field_printable(const char *field);
 
 /* --- commands --------------------------------------------------------------------------------- */
 
@@ -86,8 +91,8 @@ static_assert(sizeof(struct nvme_connect_data) == 1024, "Connect data is 1024 by
 #define NVME_CONNECT_IATTR_DATA (1u << 16) /* IPO counts in the data, else in the SQE */
 
 /**
- * Checks what of a Connect needs no knowledge of subsystems: record format, queue size, NQNs and
- * CNTLID against the queue. `data` is what came, `data_len` bytes of it.
+ * Checks what of a Connect needs no knowledge of subsystems: record format, queue size, NQNs
+ * (nvme_nqn_field_printable) and CNTLID against the queue. `data` is what came, `data_len` bytes of it.
  * Returns NVME_SC_SUCCESS, or the status (with DNR) and the DW0 to answer.
  */
 uint16_t nvme_connect_check(const struct nvme_connect_cmd *cmd, const void *data, size_t data_len,

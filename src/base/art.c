@@ -345,8 +345,8 @@ static void hang(struct node *n, struct art_key *k, size_t depth)
 static int split_key(struct art *a, void **slot, struct art_key *k, size_t depth)
 {
     struct art_key *old = to_key(*slot);
-    size_t same = common(old->bytes + depth, k->bytes + depth,
-                         (size_t)MIN(old->len, k->len) - depth);
+    size_t same =
+        common(old->bytes + depth, k->bytes + depth, (size_t)MIN(old->len, k->len) - depth);
     struct node *n;
 
     if (old->len == k->len && depth + same == k->len)

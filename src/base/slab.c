@@ -27,10 +27,10 @@
 #define FREE_LINK_BYTES sizeof(void *)
 
 struct slab_span {
-    void *free;      /* objects given back, linked through their first bytes */
-    uint32_t next;   /* partial list of the class, or list of free spans; index + 1 */
+    void *free;    /* objects given back, linked through their first bytes */
+    uint32_t next; /* partial list of the class, or list of free spans; index + 1 */
     uint32_t prev;
-    uint16_t fresh;  /* objects from here on have never been out */
+    uint16_t fresh; /* objects from here on have never been out */
     uint16_t out;
     uint32_t shares; /* owners besides the first; spans of one object only */
     uint8_t class;
@@ -40,9 +40,9 @@ struct slab_span {
 /* The sizes: fine steps where keys and index nodes are; 4160 and 2080 are a page and half of one
  * with a header; the large ones divide a span without rest. */
 static const uint32_t class_bytes[] = {
-    16,   32,   48,   64,   80,   96,   112,  128,  144,  160,   176,   192,   224,   256,   320,
-    384,  448,  512,  576,  672,  768,  896,  1024, 1280, 1536,  1792,  2080,  2560,  3072,  3584,
-    4160, 5120, 6144, 8192, 9344, 10912, 13104, 16384, 21840, 32768, 65536,
+    16,   32,   48,   64,   80,   96,   112,  128,   144,   160,   176,   192,   224,   256,
+    320,  384,  448,  512,  576,  672,  768,  896,   1024,  1280,  1536,  1792,  2080,  2560,
+    3072, 3584, 4160, 5120, 6144, 8192, 9344, 10912, 13104, 16384, 21840, 32768, 65536,
 };
 #define NCLASSES ARRAY_LEN(class_bytes)
 static_assert(NCLASSES <= SLAB_CLASSES, "a partial list per class");
@@ -70,8 +70,8 @@ int slab_init(struct slab *s, uint64_t size_bytes)
     (void)madvise(s->base, (size_t)s->nspans * SLAB_SPAN_BYTES, MADV_HUGEPAGE);
     for (unsigned i = 1; i < ARRAY_LEN(s->class_of); i++) {
         while (class_bytes[class] < i * 16)
-            class++;
-        s->class_of[i] = (uint8_t)class;
+            class ++;
+        s->class_of[i] = (uint8_t) class;
     }
     return 0;
 }
@@ -109,7 +109,7 @@ static unsigned class_for(const struct slab *s, size_t len)
         return s->class_of[(len + 15) / 16];
     class = s->class_of[512];
     while (class_bytes[class] < len)
-        class++;
+        class ++;
     return class;
 }
 
@@ -161,7 +161,7 @@ static bool span_take(struct slab *s, unsigned class)
         return false;
     }
     s->used_spans++;
-    s->span[idx] = (struct slab_span){.class = (uint8_t)class};
+    s->span[idx] = (struct slab_span){.class = (uint8_t) class};
     POISON(s->base + (size_t)idx * SLAB_SPAN_BYTES, SLAB_SPAN_BYTES);
     partial_add(s, idx);
     return true;

@@ -8,6 +8,7 @@
  * Small values move in one request (KV_STORE, KV_RETRIEVE). Values of any size move as streams:
  * KV_STORE_OPEN, then KV_WRITE in order, then KV_COMMIT (nothing is visible before it) or KV_ABORT;
  * KV_RETRIEVE_OPEN, then KV_READ at any offsets of that one version, then KV_READ_CLOSE.
+ * src/kv/README.md tells how the parts work together.
  */
 #ifndef KVASIR_KV_KV_H
 #define KVASIR_KV_KV_H
@@ -27,10 +28,11 @@ enum kv_op {
     KV_RETRIEVE,      /* key, off; iov <- min(len, value_len - off) bytes; out: value_len, version, moved */
     KV_STAT,          /* key; out: value_len, version (the core's `exist` and `stat`) */
     KV_DELETE,        /* key; -ENOENT when it is not there; KV_F_IF_VERSION */
-    KV_LIST,          /* key = where to start, prefix; iov[0] <- entries; out: moved, nkeys, more */
+    KV_LIST,          /* key = where to start (may be empty), prefix; iov[0] <- entries; out: moved,
+                         nkeys, more. No keys and `more`: iov[0] has no room for the next one */
     KV_FLUSH,         /* everything completed before it is durable */
     KV_STORE_OPEN,    /* key, len = declared length or KV_LEN_UNKNOWN, flags; out: stream */
-    KV_WRITE,         /* stream, iov, len: the next len bytes */
+    KV_WRITE,         /* stream, iov, len: the next len bytes; one at a time. The layer sets off */
     KV_COMMIT,        /* stream: visible and durable; the stream is gone, whatever rc */
     KV_ABORT,         /* stream: as if it had never begun; the stream is gone */
     KV_RETRIEVE_OPEN, /* key; out: stream, value_len, version */
@@ -46,7 +48,8 @@ const char *kv_op_name(enum kv_op op);
 #define KV_F_MUST_EXIST (1u << 0)     /* store: -ENOENT when the key is not there */
 #define KV_F_MUST_NOT_EXIST (1u << 1) /* store: -EEXIST when it is */
 #define KV_F_IF_VERSION (1u << 2)     /* store, delete: -ESTALE unless the key has `version` */
-#define KV_F_APPEND (1u << 3)         /* store: after the present value; makes the key when absent */
+#define KV_F_APPEND (1u << 3)         /* store: after the value of then (in a stream: of the commit);
+                                         makes the key when absent */
 #define KV_F_AFTER (1u << 4)          /* list: begin after `key` instead of at it */
 
 /* Capabilities; what a driver lacks the layer provides as said, or answers -ENOTSUP. */
@@ -64,8 +67,13 @@ const char *kv_op_name(enum kv_op op);
 struct kv_driver;
 struct kv_dev;
 struct kv_chan;
-struct kv_stream; /* the driver's own, opaque; belongs to the channel that opened it */
-struct kv_snap;
+struct kv_stream; /* opaque; belongs to the channel that opened it. At most KV_STREAMS_MAX of one
+                     channel are open (-ENOMEM). What a driver gives out and gets is its own */
+struct kv_snap;   /* the driver's own, opaque; of the device */
+struct kv_held;
+struct kv_emul;
+
+#define KV_STREAMS_MAX 4096
 
 struct kv_info {
     uint32_t key_max;
@@ -76,6 +84,9 @@ struct kv_info {
     uint32_t optimal_bytes; /* granularity that suits the device; 0: none */
     uint8_t uuid[16];
 };
+
+/** A UUID that is always the same for the same text. */
+void kv_uuid_of(const char *text, uint8_t out_uuid[16]);
 
 /** One entry of LIST in iov[0]: packed, no padding. Walk with kv_list_next(). */
 struct kv_list_iter {
@@ -120,10 +131,17 @@ struct kv_req {
     struct kv_chan *chan; /* set by kv_submit */
     /* The layer's own. */
     uint64_t start_ns;
-    struct rt_reactor *origin;
+    struct kv_held *held;      /* the stream it works on */
+    struct kv_emul *emul;      /* the task that carries it out, when it takes more than one hop */
+    struct rt_reactor *origin; /* carried from there to the home reactor; NULL: not carried */
     struct rt_msg msg;
+    struct rt_msg cancel_msg;
+    struct list link;  /* in line for an emul */
     int fwd_rc;
-    void *layer[4];
+    bool inner;        /* a step of another request: not counted */
+    bool at_home;      /* the driver has it; the home reactor's to change */
+    bool returned;     /* the answer is back, but not yet the cancel that was sent after it */
+    bool cancel_sent;
     /* The driver's own. */
     union {
         uint64_t align_;
@@ -139,8 +157,12 @@ struct kv_stats {
     struct kv_op_stats op[KV_OPS];
 };
 
-/** As blk_open. */
+/**
+ * Opens the device of a URI, or takes another reference to it when this process has it open.
+ * Waits. Errors with text: -EINVAL the URI, -ENOENT, -EACCES, -EBUSY held by another process, ...
+ */
 int kv_open(struct rt_task *t, const char *uri, struct kv_dev **out_dev, struct err *why);
+/** Gives a reference back; the last one closes the device. Every channel has to be closed before. */
 void kv_close(struct rt_task *t, struct kv_dev *dev);
 struct kv_dev *kv_ref(struct kv_dev *dev);
 const struct kv_info *kv_info(const struct kv_dev *dev);
@@ -149,7 +171,9 @@ const struct kv_driver *kv_driver_of(const struct kv_dev *dev);
 /** Bytes in use and number of keys, as far as the device knows; 0 = not known. May wait. */
 int kv_usage(struct rt_task *t, struct kv_dev *dev, uint64_t *out_used_bytes, uint64_t *out_keys);
 
+/** The channel of the current reactor (counted: one per reactor and device, shared by its users). */
 int kv_chan_get(struct rt_task *t, struct kv_dev *dev, struct kv_chan **out_chan);
+/** The last one closes it: nothing is in flight and every stream has ended. */
 void kv_chan_put(struct rt_task *t, struct kv_chan *chan);
 struct kv_dev *kv_chan_dev(const struct kv_chan *chan);
 
@@ -176,10 +200,22 @@ int kv_list(struct rt_task *t, struct kv_chan *chan, struct bytes start, struct 
             uint32_t flags, void *buf, size_t max, size_t *out_moved, bool *out_more);
 int kv_flush(struct rt_task *t, struct kv_chan *chan);
 
-/* Claims, watches, removal: as in blk/blk.h. */
+/**
+ * Claims: who may use the device how. Readers and shared writers (the front ends of one daemon) get
+ * on with each other; exclusive (a layer that owns the format) gets on with nobody.
+ */
 enum kv_claim { KV_CLAIM_READ, KV_CLAIM_SHARED_WRITE, KV_CLAIM_EXCLUSIVE };
+/**
+ * `holder` is a static name for error texts. -EBUSY with text naming who holds it; -EROFS when the
+ * device is read-only and the claim is not; -ENODEV.
+ */
 int kv_claim(struct kv_dev *dev, enum kv_claim claim, const char *holder, struct err *why);
 void kv_unclaim(struct kv_dev *dev, enum kv_claim claim, const char *holder);
+
+/**
+ * Told, on the reactor that watches, when the device has been resized or has gone. Events that
+ * come before the first was delivered are delivered as one. Set `fn`, zero the rest.
+ */
 enum kv_event { KV_EVENT_RESIZED, KV_EVENT_REMOVED };
 struct kv_watch {
     void (*fn)(struct kv_watch *w, enum kv_event ev);
@@ -188,10 +224,18 @@ struct kv_watch {
     struct rt_msg msg;
     uint32_t pending;
 };
+/** The current reactor watches. A device that has already gone says so at once (from the loop). */
 void kv_watch_add(struct kv_dev *dev, struct kv_watch *w);
+/** Any reactor. `fn` is not called any more once this has returned. */
 void kv_watch_del(struct rt_task *t, struct kv_dev *dev, struct kv_watch *w);
+/**
+ * For drivers and administration, from any reactor: the device is gone. Requests get -ENODEV, the
+ * next open of the URI opens anew. What is in flight the driver completes; streams still have to
+ * be ended by their users.
+ */
 void kv_removed(struct kv_dev *dev);
 
+/** Sums of all channels, as of now, those closed included. Waits (it asks each reactor). */
 int kv_stats(struct rt_task *t, struct kv_dev *dev, struct kv_stats *out);
 
 /* --- for drivers ------------------------------------------------------------------------------ */
@@ -204,19 +248,37 @@ struct kv_driver {
     size_t chan_bytes;
     /* All requests run on the reactor that opened the device; the layer carries them there. */
     bool home;
+    /* path: what stands between "scheme:" and "?"; fill in `info`. May wait. */
     int (*open)(struct rt_task *t, struct kv_dev *dev, const char *path,
                 const struct param_values *params, struct kv_info *info, struct err *why);
-    void (*close)(struct rt_task *t, struct kv_dev *dev);
-    int (*chan_open)(struct rt_task *t, struct kv_dev *dev, struct kv_chan *chan);
-    void (*chan_close)(struct rt_task *t, struct kv_chan *chan);
+    /* Whether an open device is the one this URI names: 1, 0, or an errno with text when it is but
+     * contradicts. NULL: it is when the URIs are the same text. Never waits; any reactor. */
+    int (*same)(struct kv_dev *dev, const char *path, const struct param_values *params,
+                struct err *why);
+    void (*close)(struct rt_task *t, struct kv_dev *dev); /* on the reactor of open; nothing is in flight */
+    int (*chan_open)(struct rt_task *t, struct kv_dev *dev, struct kv_chan *chan); /* may be NULL */
+    void (*chan_close)(struct rt_task *t, struct kv_chan *chan);                   /* may be NULL */
+    /* Checked and within caps. COMMIT comes only when everything declared was written and nothing
+     * failed, else the layer sends ABORT; the driver's stream ends with either, whatever rc.
+     * Without KV_CAP_RANGE the READs of a stream come in order, one at a time. */
     void (*submit)(struct kv_chan *chan, struct kv_req *req);
-    void (*cancel)(struct kv_chan *chan, struct kv_req *req);
+    void (*cancel)(struct kv_chan *chan, struct kv_req *req); /* may be NULL */
     int (*usage)(struct rt_task *t, struct kv_dev *dev, uint64_t *out_used, uint64_t *out_keys);
+    void (*abandon)(struct kv_dev *dev); /* see kv_abandon(); NULL: nothing to free */
 };
 
 void *kv_driver_dev(const struct kv_dev *dev);
 void *kv_driver_chan(const struct kv_chan *chan);
+/** The channel of the home reactor, for drivers that have one and act on their own. */
+struct kv_chan *kv_home_chan(const struct kv_dev *dev);
+/** Completes a request from the driver (rc 0 or a negative errno), on the reactor it came to. */
 void kv_complete(struct kv_req *req, int rc);
+
+/**
+ * For sim, after a simulated crash of the current runtime (rt_manual_enter, before
+ * rt_manual_free with `abandon`): forgets its devices and frees their memory without any I/O.
+ */
+void kv_abandon(void);
 
 extern const struct kv_driver *const kv_drivers[];
 

@@ -13,16 +13,16 @@
 
 #define FILE_MAX (64 * MIB)
 
-struct pcap_head {          /* of the file */
-    le32    magic;          /*  0  A1B2C3D4h */
-    uint8_t rest[16];       /*  4 */
-    le32    link_type;      /* 20  1: Ethernet */
+struct pcap_head {    /* of the file */
+    le32 magic;       /*  0  A1B2C3D4h */
+    uint8_t rest[16]; /*  4 */
+    le32 link_type;   /* 20  1: Ethernet */
 };
 struct pcap_record {
-    le32    sec;            /*  0 */
-    le32    usec;           /*  4 */
-    le32    caplen;         /*  8 */
-    le32    len;            /* 12 */
+    le32 sec;    /*  0 */
+    le32 usec;   /*  4 */
+    le32 caplen; /*  8 */
+    le32 len;    /* 12 */
 };
 #define ETHERNET_BYTES 14
 
@@ -103,8 +103,8 @@ static struct conn *conn_of(struct reader *rd, const struct segment *seg)
     if (grown == NULL)
         return NULL;
     rd->conns = grown;
-    grown[rd->nconns] = (struct conn){.conv.host_port = seg->host_port,
-                                      .host_addr = seg->host_addr};
+    grown[rd->nconns] =
+        (struct conn){.conv.host_port = seg->host_port, .host_addr = seg->host_addr};
     return &grown[rd->nconns++];
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Recorded NVMe/TCP conversations (tests/data/nvme-transcripts): reads a zstd-compressed pcap file,
- * puts the TCP streams together and cuts them into PDUs. It trusts PLEN and nothing else of them, so
- * that the codec under test is not also the judge.
+ * Recorded NVMe/TCP conversations (tests/data/nvme-transcripts): reads a zstd-compressed pcap
+ * file, puts the TCP streams together and cuts them into PDUs. It trusts PLEN and nothing else of
+ * them, so that the codec under test is not also the judge.
  */
 #ifndef KVASIR_TESTS_TRANSCRIPT_H
 #define KVASIR_TESTS_TRANSCRIPT_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * transcript_test FILE...: every PDU of every recorded conversation decodes without fault, its digests
- * check, its command and its data agree with each other, and encoding it again gives the same bytes.
+ * transcript_test FILE...: every PDU of every recorded conversation decodes without fault, its
+ * digests check, its command and its data agree, and encoding it again gives the same bytes.
  */
 #include "tests/transcript.h"
 
@@ -219,8 +219,8 @@ static void every_pdu_decodes_and_encodes_to_the_same_bytes(void **state)
             fail_msg("%s: %s", files[i], why.text);
         for (size_t c = 0; c < tr.nconvs; c++) {
             struct conv_state cs = {
-                .side = {{.tx.pda = 0}, {.rx = {.controller = true,
-                                                .capsule_data_max = CAPSULE_DATA_MAX}}},
+                .side = {{.tx.pda = 0},
+                         {.rx = {.controller = true, .capsule_data_max = CAPSULE_DATA_MAX}}},
             };
 
             for (size_t k = 0; k < tr.convs[c].npdus; k++)
@@ -251,8 +251,11 @@ static void a_changed_byte_is_noticed(void **state)
         if (transcript_open(files[i], &tr, &why) < 0)
             fail_msg("%s", why.text);
         for (size_t c = 0; c < tr.nconvs; c++) {
-            struct nvme_tcp_rx rx = {.ready = true, .hdgst = true, .ddgst = true,
-                                     .controller = true, .capsule_data_max = CAPSULE_DATA_MAX};
+            struct nvme_tcp_rx rx = {.ready = true,
+                                     .hdgst = true,
+                                     .ddgst = true,
+                                     .controller = true,
+                                     .capsule_data_max = CAPSULE_DATA_MAX};
 
             for (size_t k = 0; k < tr.convs[c].npdus; k++) {
                 const struct transcript_pdu *pdu = &tr.convs[c].pdus[k];
@@ -272,8 +275,8 @@ static void a_changed_byte_is_noticed(void **state)
                 if (l.ddgst) {
                     uint32_t crc = crc32c(0, pdu->bytes.ptr + l.data_off, l.data_len);
 
-                    assert_false(nvme_tcp_digest_ok(pdu->bytes.ptr + l.data_off + l.data_len,
-                                                    crc ^ bit));
+                    assert_false(
+                        nvme_tcp_digest_ok(pdu->bytes.ptr + l.data_off + l.data_len, crc ^ bit));
                     data++;
                 }
             }

@@ -226,7 +226,7 @@ static void list_takes_entries_off(void **state)
         items[i].key = i;
         list_add_tail(&head, &items[i].link);
     }
-    list_for_each(pos, &head, struct item, link) {
+    list_for_each (pos, &head, struct item, link) {
         assert_int_equal(pos->key, n++);
         if (pos->key == 1)
             list_del(&pos->link);
@@ -272,9 +272,21 @@ static uint64_t time_of(const char *text)
 
 static void sizes_and_times_are_read(void **state)
 {
-    static const char *const bad_sizes[] = {"",      "K",    "-1",   "1.5",     "1.K", ".5K", "1KB",
-                                            "0x10",  " 1",   "1 ",   "1.0000000000K", "16384P",
-                                            "18446744073709551616", "1e3", "1,5K"};
+    static const char *const bad_sizes[] = {"",
+                                            "K",
+                                            "-1",
+                                            "1.5",
+                                            "1.K",
+                                            ".5K",
+                                            "1KB",
+                                            "0x10",
+                                            " 1",
+                                            "1 ",
+                                            "1.0000000000K",
+                                            "16384P",
+                                            "18446744073709551616",
+                                            "1e3",
+                                            "1,5K"};
     static const char *const bad_times[] = {"", "5", "5x", "1.5ns", "-1s", "99999999999d", "s"};
     uint64_t v = 77;
 
@@ -329,9 +341,9 @@ static void uris_come_apart(void **state)
 
 static void hostile_uris_are_refused(void **state)
 {
-    static const char *const bad[] = {"",        ":",        "/srv/disk", "1mem:",    "me m:",
-                                      "mem",     "mem:%",    "mem:%4",    "mem:%zz",  "mem:%00",
-                                      "mem:a\nb", "mem:#%f", "\xff:x",    "mem:%4%41"};
+    static const char *const bad[] = {
+        "",       ":",       "/srv/disk", "1mem:",    "me m:",   "mem",    "mem:%",
+        "mem:%4", "mem:%zz", "mem:%00",   "mem:a\nb", "mem:#%f", "\xff:x", "mem:%4%41"};
     char longest[URI_MAX + 16];
     struct uri u;
     struct err e;

@@ -46,13 +46,13 @@ bool bytes_eq_consttime(const void *a, const void *b, size_t len);
 /** Writes 2*len upper-case hexadecimal digits and a NUL to `out`. */
 void bytes_to_hex(struct bytes b, char *out);
 
-/** Reads hexadecimal (either case, even number of digits). Returns bytes written or -EINVAL, -E2BIG. */
+/** Reads hexadecimal (either case, even number of digits). Bytes written, or -EINVAL, -E2BIG. */
 int bytes_from_hex(const char *hex, size_t hex_len, uint8_t *out, size_t out_max);
 
 /** Total length of an iovec array. */
 size_t iov_len(const struct iovec *iov, unsigned iovcnt);
 
-/** Copies min(len, what the iovecs hold from `off`) bytes out of / into iovecs; returns the count. */
+/** Copies min(len, what the iovecs hold from `off`) bytes out of or into them; returns it. */
 size_t iov_copy_out(const struct iovec *iov, unsigned iovcnt, size_t off, void *dst, size_t len);
 size_t iov_copy_in(const struct iovec *iov, unsigned iovcnt, size_t off, const void *src,
                    size_t len);

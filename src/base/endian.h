@@ -39,7 +39,7 @@
         memcpy(p, &x, sizeof(x));                                                                  \
     }
 
-/* le32_get(x) reads a field, le32_make(v) makes one, le32_at(p) and le32_put(p, v) work on bytes. */
+/* le32_get(x) reads a field, le32_make(v) makes one; le32_at(p), le32_put(p, v) work on bytes. */
 ENDIAN_TYPE(le16, 16, le16toh, htole16)
 ENDIAN_TYPE(le32, 32, le32toh, htole32)
 ENDIAN_TYPE(le64, 64, le64toh, htole64)

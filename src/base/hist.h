@@ -41,7 +41,7 @@ static inline void hist_add(struct hist *h, uint64_t v)
 /** Adds all of `src` to `dst`. */
 void hist_merge(struct hist *dst, const struct hist *src);
 
-/** The upper edge of the step that holds the given share (0.99 = p99) of the values; 0 when empty. */
+/** The upper edge of the step that holds the given share (0.99 = p99) of values; 0 when empty. */
 uint64_t hist_percentile(const struct hist *h, double share);
 
 #endif

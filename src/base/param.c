@@ -62,8 +62,7 @@ struct unit {
 };
 
 /* A number and one of the units. A fraction needs a unit larger than 1. */
-static int parse_with_unit(const char *text, const struct unit *units, size_t nunits,
-                           uint64_t *out)
+static int parse_with_unit(const char *text, const struct unit *units, size_t nunits, uint64_t *out)
 {
     struct decimal d;
     const char *rest = decimal_take(text, &d);
@@ -83,12 +82,12 @@ static int parse_with_unit(const char *text, const struct unit *units, size_t nu
 int parse_size(const char *text, uint64_t *out)
 {
     static const struct unit units[] = {
-        {"", 1},         {"B", 1},
-        {"K", KIB},      {"k", KIB},      {"KiB", KIB},
-        {"M", MIB},      {"m", MIB},      {"MiB", MIB},
-        {"G", GIB},      {"g", GIB},      {"GiB", GIB},
-        {"T", KIB * GIB}, {"t", KIB * GIB}, {"TiB", KIB * GIB},
-        {"P", MIB * GIB}, {"p", MIB * GIB}, {"PiB", MIB * GIB},
+        {"", 1},          {"B", 1},           {"K", KIB},
+        {"k", KIB},       {"KiB", KIB},       {"M", MIB},
+        {"m", MIB},       {"MiB", MIB},       {"G", GIB},
+        {"g", GIB},       {"GiB", GIB},       {"T", KIB * GIB},
+        {"t", KIB * GIB}, {"TiB", KIB * GIB}, {"P", MIB * GIB},
+        {"p", MIB * GIB}, {"PiB", MIB * GIB},
     };
 
     return parse_with_unit(text, units, ARRAY_LEN(units), out);
@@ -267,8 +266,10 @@ int uri_parse(const char *text, struct uri *out, struct err *why)
     if (path[0] == '/' && path[1] == '/')
         path += 2;
     if (percent_decode(path) < 0 || (fragment != NULL && percent_decode(fragment) < 0))
-        return err_set(why, -EINVAL, "'%.60s': %% has to be followed by two hexadecimal digits, "
-                                     "not 00", text);
+        return err_set(why, -EINVAL,
+                       "'%.60s': %% has to be followed by two hexadecimal digits, "
+                       "not 00",
+                       text);
     out->scheme = out->text;
     out->path = path;
     out->query = query;
@@ -334,8 +335,8 @@ static int unknown_param(const char *scheme, const char *name, const struct para
     size_t used = 0;
 
     for (; table->name != NULL && used < sizeof(known); table++)
-        used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s",
-                                 used > 0 ? ", " : "", table->name);
+        used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", used > 0 ? ", " : "",
+                                 table->name);
     if (used == 0)
         return err_set(why, -EINVAL, "%s: takes no parameters, not even '%.40s'", scheme, name);
     return err_set(why, -EINVAL, "%s: no parameter '%.40s'; there are: %s", scheme, name, known);

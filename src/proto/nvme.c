@@ -192,8 +192,7 @@ static const struct status_meaning *meaning_of(uint16_t status)
 
 static const struct status_meaning *fabrics_meaning_of(uint16_t status)
 {
-    const struct status_meaning *m =
-        find(fabrics_meanings, ARRAY_LEN(fabrics_meanings), status);
+    const struct status_meaning *m = find(fabrics_meanings, ARRAY_LEN(fabrics_meanings), status);
 
     return m != NULL ? m : meaning_of(status);
 }

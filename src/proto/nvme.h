@@ -87,7 +87,7 @@ struct nvme_cqe {
 };
 static_assert(sizeof(struct nvme_cqe) == 16, "CQE is 16 bytes");
 
-/** Data direction of an opcode, from its bits 1:0 (FCTYPE for fabrics). SELECT's 83h and 84h lie. */
+/** Data direction of an opcode (FCTYPE for fabrics): its bits 1:0. SELECT's 83h and 84h lie. */
 enum nvme_dir {
     NVME_DIR_NONE = 0,
     NVME_DIR_H2C = 1,
@@ -249,7 +249,7 @@ uint16_t nvme_status_of_errno(int rc, enum nvme_status_for for_what);
 int nvme_errno_of_status(uint16_t status);
 /** The same for Connect and the other fabrics commands. */
 int nvme_errno_of_fabrics_status(uint16_t status);
-/** True when the command may be sent again as it is (DNR is clear, and the status is a passing one). */
+/** True when the command may be sent again as it is: DNR is clear, and the status a passing one. */
 bool nvme_status_may_retry(uint16_t status);
 /** What a status means, for people: "invalid field in command". Never NULL. */
 const char *nvme_status_text(uint16_t status);

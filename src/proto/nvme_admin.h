@@ -7,7 +7,7 @@
 
 #define NVME_IDENTIFY_BYTES 4096
 
-/* --- Identify: CDW10 7:0 CNS, 31:16 CNTID; CDW11 15:0 specific id, 31:24 CSI; CDW14 6:0 UUID --- */
+/* --- Identify: CDW10 7:0 CNS, 31:16 CNTID; CDW11 15:0 specific id, 31:24 CSI ------------------ */
 
 enum nvme_cns {
     NVME_CNS_NS = 0x00,             /* struct nvme_id_ns */
@@ -508,6 +508,7 @@ const char *nvme_fid_name(uint8_t fid);
 #define NVME_AER_NOTICE_NS_CHANGED 0x00
 #define NVME_AER_NOTICE_ANA 0x03
 #define NVME_AER_NOTICE_DISCOVERY 0xf0
-#define NVME_AER_DW0(type, info, lid) ((uint32_t)(type) | (uint32_t)(info) << 8 | (uint32_t)(lid) << 16)
+#define NVME_AER_DW0(type, info, lid)                                                              \
+    ((uint32_t)(type) | (uint32_t)(info) << 8 | (uint32_t)(lid) << 16)
 
 #endif

@@ -55,8 +55,8 @@ static bool nqn_bytes_ok(const char *s, size_t len)
 
     if (len <= fixed || len > NVME_NQN_MAX)
         return false;
-    if (memcmp(s, "nqn.", 4) != 0 || !is_digits(s + 4, 4) || s[8] != '-' ||
-        !is_digits(s + 9, 2) || s[11] != '.')
+    if (memcmp(s, "nqn.", 4) != 0 || !is_digits(s + 4, 4) || s[8] != '-' || !is_digits(s + 9, 2) ||
+        s[11] != '.')
         return false;
     return utf8_ok(s, len);
 }

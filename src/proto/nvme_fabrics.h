@@ -92,7 +92,7 @@ static_assert(sizeof(struct nvme_connect_data) == 1024, "Connect data is 1024 by
 
 /**
  * Checks what of a Connect needs no knowledge of subsystems: record format, queue size, NQNs
- * (nvme_nqn_field_printable) and CNTLID against the queue. `data` is what came, `data_len` bytes of it.
+ * (nvme_nqn_field_printable) and CNTLID against the queue. `data`: what came, `data_len` bytes.
  * Returns NVME_SC_SUCCESS, or the status (with DNR) and the DW0 to answer.
  */
 uint16_t nvme_connect_check(const struct nvme_connect_cmd *cmd, const void *data, size_t data_len,

@@ -57,8 +57,7 @@ static void set_key_len(struct nvme_sqe *sqe, size_t len)
     sqe->cdw11 = le32_make((le32_get(sqe->cdw11) & 0xffffff00u) | (uint32_t)len);
 }
 
-int nvme_kv_key_get(const struct nvme_sqe *sqe, bool may_be_empty,
-                    uint8_t out_key[NVME_KV_KEY_MAX])
+int nvme_kv_key_get(const struct nvme_sqe *sqe, bool may_be_empty, uint8_t out_key[NVME_KV_KEY_MAX])
 {
     int len = key_len_get(sqe, may_be_empty);
 

@@ -53,9 +53,9 @@ struct nvme_kvv_id {         /* at 3840 of struct nvme_id_ns_kv */
 };
 static_assert(sizeof(struct nvme_kvv_id) == 256, "vendor part is 256 bytes");
 
-/* The same bits as KV_CAP_* in kv/kv.h. OPEN, READ, WRITE, COMMIT, INFO and CLOSE are always there. */
+/* The bits of KV_CAP_* in kv/kv.h. OPEN, READ, WRITE, COMMIT, INFO and CLOSE are always there. */
 #define NVME_KVV_CAP_RANGE (1u << 0)        /* READ at an offset costs no reading from 0 */
-#define NVME_KVV_CAP_VERSION (1u << 1)      /* versions are real; else 0, and IF_VERSION is refused */
+#define NVME_KVV_CAP_VERSION (1u << 1)      /* real versions; else 0, no IF_VERSION */
 #define NVME_KVV_CAP_APPEND (1u << 2)
 #define NVME_KVV_CAP_UNKNOWN_LEN (1u << 3)
 #define NVME_KVV_CAP_ORDERED_LIST (1u << 4)
@@ -108,7 +108,7 @@ struct nvme_kvv_open {
 };
 
 /**
- * Target: the length of the data that has to come with an OPEN or BATCH (CDW10), before it is here.
+ * Target: the length of the data that has to come with an OPEN or BATCH (CDW10).
  */
 static inline uint32_t nvme_kvv_data_len(const struct nvme_sqe *sqe)
 {
@@ -129,7 +129,7 @@ uint16_t nvme_kvv_open_decode(const struct nvme_sqe *sqe, const void *data, size
 int nvme_kvv_open_encode(struct nvme_sqe *sqe, void *data, size_t max,
                          const struct nvme_kvv_open *open);
 
-/* --- READ, WRITE, INFO, COMMIT, CLOSE: CDW10 bytes; CDW11 handle; CDW12/13 offset; CDW14 flags -- */
+/* --- on handles: CDW10 bytes; CDW11 handle; CDW12/13 offset; CDW14 flags ---------------------- */
 
 #define NVME_KVV_IO_CLOSE (1u << 0)  /* READ, INFO: the handle is closed when this succeeds */
 #define NVME_KVV_IO_COMMIT (1u << 0) /* WRITE: commits when all is there; DW0, DW1 as COMMIT */
@@ -189,7 +189,8 @@ uint16_t nvme_kvv_batch_check(const struct nvme_sqe *sqe, size_t len,
                               const struct nvme_kvv_batch_limits *limits);
 /**
  * Target: takes the data apart into up to `items_max` items, which point into it. Returns
- * NVME_SC_SUCCESS and *out_nitems, or the status, with *out_nitems the record at fault: 02h, 85h, 86h.
+ * NVME_SC_SUCCESS and *out_nitems, or the status (02h, 85h, 86h) with *out_nitems the record at
+ * fault.
  */
 uint16_t nvme_kvv_batch_decode(const struct nvme_sqe *sqe, const void *data, size_t len,
                                const struct nvme_kvv_batch_limits *limits,

@@ -9,13 +9,13 @@
 /* What each PDU type is: the tables of the specification's PDU chapter in one. */
 struct pdu_spec {
     const char *name;
-    uint8_t hlen;        /* 0: reserved type */
+    uint8_t hlen; /* 0: reserved type */
     bool to_controller;
-    bool before_ready;   /* ICReq and ICResp, which come first and once */
-    bool always;         /* TermReq: at any time */
+    bool before_ready; /* ICReq and ICResp, which come first and once */
+    bool always;       /* TermReq: at any time */
     bool may_have_data;
     bool must_have_data;
-    bool digests;        /* as negotiated */
+    bool digests; /* as negotiated */
 };
 
 static const struct pdu_spec pdu_specs[] = {
@@ -164,8 +164,8 @@ static int check_icresp(const struct nvme_tcp_icresp *pdu, struct nvme_tcp_fault
     return 0;
 }
 
-static int check_data_header(const struct nvme_tcp_layout *layout,
-                             const struct nvme_tcp_data *pdu, struct nvme_tcp_fault *fault)
+static int check_data_header(const struct nvme_tcp_layout *layout, const struct nvme_tcp_data *pdu,
+                             struct nvme_tcp_fault *fault)
 {
     uint32_t datao = le32_get(pdu->datao);
 
@@ -368,8 +368,8 @@ static size_t put_data(void *out, const struct nvme_tcp_tx *tx, uint8_t type, ui
     return put_header(out, tx, type, flags, datal);
 }
 
-size_t nvme_tcp_put_h2c_data(void *out, const struct nvme_tcp_tx *tx, uint16_t cccid,
-                             uint16_t ttag, uint32_t datao, uint32_t datal, bool last)
+size_t nvme_tcp_put_h2c_data(void *out, const struct nvme_tcp_tx *tx, uint16_t cccid, uint16_t ttag,
+                             uint32_t datao, uint32_t datal, bool last)
 {
     return put_data(out, tx, NVME_TCP_H2C_DATA, cccid, ttag, datao, datal,
                     last ? NVME_TCP_F_LAST : 0);

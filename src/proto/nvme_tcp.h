@@ -165,7 +165,7 @@ struct nvme_tcp_rx {
     bool ready;      /* ICReq and ICResp have been exchanged */
     bool hdgst;      /* negotiated; with `ready` only */
     bool ddgst;
-    uint8_t pda;     /* our CPDA (controller) or HPDA (host): PDO of data is a multiple of 4*(pda+1) */
+    uint8_t pda;     /* our CPDA (controller) or HPDA (host): PDO is a multiple of 4 * (pda + 1) */
     uint32_t capsule_data_max; /* controller: data one capsule may carry */
     uint32_t data_max;         /* data of one H2CData (MAXH2CDATA) or C2HData; 0: no limit */
 };

@@ -277,7 +277,7 @@ int transcript_open(const char *path, struct transcript *out, struct err *why)
 {
     struct reader rd = {.why = why};
     struct transcript tr = {0};
-    struct bytes file;
+    struct bytes file = {0};
     int rc = read_zst(path, &file, why);
 
     if (rc < 0)

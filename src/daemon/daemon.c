@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Start, signals, stop. */
+#include "daemon/daemon.h"
+
+#include "base/log.h"
+#include "rt/io.h"
+
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+void daemon_init(struct daemon *d)
+{
+    *d = (struct daemon){0};
+    list_init(&d->devs);
+    list_init(&d->listeners);
+    list_init(&d->namespaces);
+}
+
+void daemon_fini(struct rt_task *t, struct daemon *d)
+{
+    struct daemon_listener *l;
+    struct daemon_ns *ns;
+    struct daemon_dev *dev;
+
+    nvmf_target_close(t, take_ptr(&d->target));
+    while ((l = list_pop_entry(&d->listeners, struct daemon_listener, link)) != NULL)
+        free(l);
+    while ((ns = list_pop_entry(&d->namespaces, struct daemon_ns, link)) != NULL)
+        free(ns);
+    while ((dev = list_pop_entry(&d->devs, struct daemon_dev, link)) != NULL) {
+        if (dev->kv != NULL)
+            kv_close(t, dev->kv);
+        if (dev->blk != NULL)
+            blk_close(t, dev->blk);
+        free(dev);
+    }
+}
+
+/* Signals as something a task can wait for. */
+struct signals {
+    int fd;
+};
+
+static int signals_open(struct signals *s)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGUSR1);
+    s->fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return s->fd < 0 ? -errno : 0;
+}
+
+/* The next signal's number; -ECANCELED. */
+static int signals_next(struct rt_task *t, struct signals *s)
+{
+    struct signalfd_siginfo info;
+    int rc;
+
+    for (;;) {
+        rc = rt_fd_readable(t, s->fd);
+        if (rc < 0)
+            return rc;
+        if (read(s->fd, &info, sizeof(info)) == sizeof(info))
+            return (int)info.ssi_signo;
+    }
+}
+
+/* While we stop: another signal means at once. */
+static int impatience_task(struct rt_task *t, void *arg)
+{
+    struct signals *s = arg;
+    int sig;
+
+    do
+        sig = signals_next(t, s);
+    while (sig == SIGUSR1);
+    if (sig > 0) {
+        log_warn("second signal: stopping at once, commands in flight are lost");
+        _exit(1);
+    }
+    return 0;
+}
+
+static void serve(struct rt_task *t, struct daemon *d, struct signals *s)
+{
+    for (;;) {
+        int sig = signals_next(t, s);
+
+        if (sig == SIGUSR1) {
+            daemon_log_stats(t, d);
+            continue;
+        }
+        if (sig > 0)
+            log_info("signal %d: stopping", sig);
+        return;
+    }
+}
+
+static void stop(struct rt_task *t, struct daemon *d, struct signals *s)
+{
+    struct rt_task *impatience = NULL;
+    struct rt_req done;
+
+    rt_req_init_task(&done, t);
+    if (rt_task_start("impatience", impatience_task, s, &done, &impatience) < 0)
+        impatience = NULL;
+    rt_task_shield(t, true);
+    daemon_fini(t, d);
+    if (impatience != NULL) {
+        rt_task_cancel(impatience);
+        rt_wait(t, &done);
+    }
+    rt_task_shield(t, false);
+}
+
+int daemon_run(struct rt_task *t, const struct daemon_run *run, struct err *why)
+{
+    struct signals signals;
+    struct daemon d;
+    int rc;
+
+    rc = signals_open(&signals);
+    if (rc < 0)
+        return err_set(why, rc, "signalfd: %s", err_str(rc));
+    daemon_init(&d);
+    rc = daemon_apply(t, &d, run->config, why);
+    if (rc == 0 && run->ready != NULL)
+        rc = run->ready(t, &d, run->arg);
+    if (rc == 0)
+        serve(t, &d, &signals);
+    stop(t, &d, &signals);
+    close(signals.fd);
+    if (rc == 0)
+        log_info("stopped");
+    return rc;
+}

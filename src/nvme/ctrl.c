@@ -281,6 +281,8 @@ static int fill_options(struct rt_task *t, struct nvme_ctrl_opts *o, struct err 
     o->depth = o->depth == 0 ? NVME_DEPTH_DEFAULT : MIN(o->depth, (uint16_t)NVME_DEPTH_MAX);
     if (o->kato_ms == 0 && !discovery)
         o->kato_ms = 10000;
+    if (o->kato_ms == NVME_KATO_NONE)
+        o->kato_ms = 0;
     if (o->timeout_ns == 0)
         o->timeout_ns = 30 * NS_PER_S;
     return 0;

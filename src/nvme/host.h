@@ -22,6 +22,7 @@ struct nvme_queue;
 #define NVME_DEPTH_DEFAULT 128
 #define NVME_DEPTH_MAX 1022
 #define NVME_QUEUES_MAX 256
+#define NVME_KATO_NONE UINT32_MAX
 
 /* --- commands --------------------------------------------------------------------------------- */
 
@@ -92,7 +93,7 @@ struct nvme_ctrl_opts {
     bool hdgst, ddgst;              /* ask for header and data digests */
     uint16_t queues;                /* I/O queues to ask for; 0: one per reactor and some for streams */
     uint16_t depth;                 /* commands in flight per I/O queue; 0: NVME_DEPTH_DEFAULT */
-    uint32_t kato_ms;               /* keep alive timeout; 0: 10 s (discovery: none) */
+    uint32_t kato_ms;               /* keep alive timeout; 0: 10 s (discovery: none), NVME_KATO_NONE */
     uint64_t ctrl_loss_ns;          /* how long to try to reconnect; 0: not at all */
     uint64_t timeout_ns;            /* a command without answer so long ends the connection; 0: 30 s */
     /*

@@ -51,6 +51,8 @@ const char *kv_op_name(enum kv_op op);
 #define KV_F_APPEND (1u << 3)         /* store: after the value of then (in a stream: of the commit);
                                          makes the key when absent */
 #define KV_F_AFTER (1u << 4)          /* list: begin after `key` instead of at it */
+#define KV_F_NO_VERSION (1u << 5)     /* store, retrieve, stat: nobody looks at the version that
+                                         comes back; where it costs a round trip it stays 0 */
 
 /* Capabilities; what a driver lacks the layer provides as said, or answers -ENOTSUP. */
 #define KV_CAP_RANGE (1u << 0)          /* off in RETRIEVE and READ; else: read from 0 and discard */

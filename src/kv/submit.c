@@ -21,19 +21,20 @@ static const struct rule {
     uint8_t caps;  /* that the driver has to have */
 } rules[KV_OPS] = {
     [KV_STORE] = {.needs = N_KEY | N_WRITABLE | N_IOV | N_LEN,
-                  .flags = KV_F_MUST_EXIST | KV_F_MUST_NOT_EXIST | KV_F_IF_VERSION | KV_F_APPEND},
-    [KV_RETRIEVE] = {.needs = N_KEY | N_IOV},
-    [KV_STAT] = {.needs = N_KEY},
+                  .flags = KV_F_MUST_EXIST | KV_F_MUST_NOT_EXIST | KV_F_IF_VERSION | KV_F_APPEND |
+                           KV_F_NO_VERSION},
+    [KV_RETRIEVE] = {.needs = N_KEY | N_IOV, .flags = KV_F_NO_VERSION},
+    [KV_STAT] = {.needs = N_KEY, .flags = KV_F_NO_VERSION},
     [KV_DELETE] = {.needs = N_KEY | N_WRITABLE, .flags = KV_F_IF_VERSION},
     [KV_LIST] = {.needs = N_ODD, .flags = KV_F_AFTER},
     [KV_FLUSH] = {.needs = N_ODD},
     [KV_STORE_OPEN] = {.needs = N_KEY | N_WRITABLE | N_LEN | N_ODD,
-                       .flags =
-                           KV_F_MUST_EXIST | KV_F_MUST_NOT_EXIST | KV_F_IF_VERSION | KV_F_APPEND},
+                       .flags = KV_F_MUST_EXIST | KV_F_MUST_NOT_EXIST | KV_F_IF_VERSION |
+                                KV_F_APPEND | KV_F_NO_VERSION},
     [KV_WRITE] = {.needs = N_STREAM | N_IOV},
     [KV_COMMIT] = {.needs = N_STREAM | N_ENDS},
     [KV_ABORT] = {.needs = N_STREAM | N_ENDS},
-    [KV_RETRIEVE_OPEN] = {.needs = N_KEY},
+    [KV_RETRIEVE_OPEN] = {.needs = N_KEY, .flags = KV_F_NO_VERSION},
     [KV_READ] = {.needs = N_STREAM | N_IOV},
     [KV_READ_CLOSE] = {.needs = N_STREAM | N_ENDS},
     [KV_BATCH] = {.needs = N_WRITABLE | N_ODD, .caps = KV_CAP_BATCH},

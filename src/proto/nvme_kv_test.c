@@ -214,7 +214,10 @@ static void handle_commands_go_both_ways(void **state)
     nvme_kvv_io_encode(&sqe, NVME_KVV_WRITE, &in);
     assert_int_equal(sqe.opc, 0xc5);
     assert_int_equal(nvme_kvv_io_decode(&sqe, &out), 0);
-    assert_memory_equal(&in, &out, sizeof(in));
+    assert_int_equal(out.len, in.len);
+    assert_int_equal(out.handle, in.handle);
+    assert_true(out.offset == in.offset);
+    assert_int_equal(out.flags, in.flags);
     sqe.cdw14 = le32_make(2);
     assert_int_equal(nvme_kvv_io_decode(&sqe, &out), 0x4002);
     in.offset = UINT64_MAX - 4095;

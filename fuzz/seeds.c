@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * seeds DIR TRANSCRIPT...: writes the corpus that the fuzz targets begin with, one directory per
+ * target below DIR, from recorded conversations and from what the encoders make.
+ */
+#include "tests/transcript.h"
+
+#include "base/util.h"
+#include "proto/nvme_admin.h"
+#include "proto/nvme_fabrics.h"
+#include "proto/nvme_kv_vendor.h"
+#include "proto/nvme_tcp.h"
+
+#include <err.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SEED_MAX 16384
+
+static const char *top;
+static unsigned nseeds;
+
+/* Adds DIR/target/NNNNN, a run of pieces. */
+static void seed(const char *target, const struct iovec *iov, int iovcnt)
+{
+    char path[512];
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/%s", top, target);
+    mkdir(path, 0777);
+    snprintf(path, sizeof(path), "%s/%s/seed-%05u", top, target, nseeds++);
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0)
+        err(1, "%s", path);
+    if (writev(fd, iov, iovcnt) != (ssize_t)iov_len(iov, (unsigned)iovcnt))
+        err(1, "%s", path);
+    close(fd);
+}
+
+static void seed_bytes(const char *target, struct bytes b)
+{
+    struct iovec iov = {(void *)(uintptr_t)b.ptr, b.len};
+
+    seed(target, &iov, 1);
+}
+
+/* The settings byte of fuzz/pdu.c. */
+static uint8_t pdu_settings(const struct transcript_conv *conv, bool to_controller, bool ready)
+{
+    uint8_t set = (to_controller ? 1 : 0) | (ready ? 16 : 0);
+
+    for (size_t i = 0; i < conv->npdus; i++) {
+        const struct nvme_tcp_icresp *p = (const void *)conv->pdus[i].bytes.ptr;
+
+        if (p->ch.type == NVME_TCP_ICRESP)
+            return set | (p->dgst & NVME_TCP_DGST_HEADER ? 2 : 0) |
+                   (p->dgst & NVME_TCP_DGST_DATA ? 4 : 0);
+    }
+    return set;
+}
+
+/* One direction, in pieces of up to SEED_MAX bytes that begin at a PDU. */
+static void seed_direction(const struct transcript_conv *conv, bool to_controller)
+{
+    enum { PDUS_MAX = 64 };
+    struct iovec iov[PDUS_MAX + 1];
+    uint8_t set = pdu_settings(conv, to_controller, false);
+    size_t len = 0;
+    int n = 1;
+
+    for (size_t i = 0; i < conv->npdus; i++) {
+        const struct transcript_pdu *pdu = &conv->pdus[i];
+
+        if (pdu->to_controller != to_controller || pdu->bytes.len > SEED_MAX)
+            continue;
+        if (n > PDUS_MAX || len + pdu->bytes.len > SEED_MAX) {
+            iov[0] = (struct iovec){&set, 1};
+            seed("pdu", iov, n);
+            set = pdu_settings(conv, to_controller, true);
+            n = 1;
+            len = 0;
+        }
+        iov[n++] = (struct iovec){(void *)(uintptr_t)pdu->bytes.ptr, pdu->bytes.len};
+        len += pdu->bytes.len;
+    }
+    iov[0] = (struct iovec){&set, 1};
+    seed("pdu", iov, n);
+}
+
+/* Commands with what came in their capsules; log pages and lists that came back. */
+static void seed_pdu(const struct transcript_pdu *pdu)
+{
+    const struct nvme_tcp_ch *ch = (const void *)pdu->bytes.ptr;
+    size_t data_off = ch->pdo != 0 ? ch->pdo : pdu->bytes.len;
+    struct bytes data = bytes_make(pdu->bytes.ptr + data_off, pdu->bytes.len - data_off);
+    struct iovec iov[2] = {{(void *)(uintptr_t)(pdu->bytes.ptr + 8), 64},
+                           {(void *)(uintptr_t)data.ptr, data.len}};
+
+    if (ch->type == NVME_TCP_CMD && data.len <= SEED_MAX)
+        seed("command", iov, 2);
+    if (ch->type == NVME_TCP_C2H_DATA && data.len >= 1024 && data.len <= SEED_MAX)
+        seed_bytes("discovery", data);
+}
+
+static void seed_transcript(const char *path)
+{
+    struct transcript tr;
+    struct err why = {""};
+
+    if (transcript_open(path, &tr, &why) < 0)
+        errx(1, "%s: %s", path, why.text);
+    for (size_t c = 0; c < tr.nconvs; c++) {
+        seed_direction(&tr.convs[c], false);
+        seed_direction(&tr.convs[c], true);
+        for (size_t i = 0; i < tr.convs[c].npdus; i++)
+            seed_pdu(&tr.convs[c].pdus[i]);
+    }
+    transcript_close(&tr);
+}
+
+static void seed_command(const struct nvme_sqe *sqe, const void *data, size_t len)
+{
+    struct iovec iov[2] = {{(void *)(uintptr_t)sqe, sizeof(*sqe)}, {(void *)(uintptr_t)data, len}};
+
+    seed("command", iov, 2);
+}
+
+static void seed_vendor_commands(void)
+{
+    struct nvme_kvv_item put = {.key = bytes_of_str("key"), .val = bytes_of_str("value")};
+    struct nvme_kvv_item del = {.is_delete = true, .key = bytes_of_str("another key")};
+    uint8_t data[512];
+    size_t used = 0;
+
+    for (unsigned mode = NVME_KVV_MODE_READ; mode <= NVME_KVV_MODE_SNAPSHOT; mode++) {
+        struct nvme_kvv_open open = {.mode = (enum nvme_kvv_mode)mode};
+        struct nvme_sqe sqe = {0};
+
+        if (mode != NVME_KVV_MODE_SNAPSHOT)
+            open.key = bytes_of_str("a key that is longer than sixteen bytes");
+        if (mode == NVME_KVV_MODE_LIST)
+            open.prefix = bytes_of_str("a key");
+        seed_command(&sqe, data, (size_t)nvme_kvv_open_encode(&sqe, data, sizeof(data), &open));
+    }
+    for (unsigned opc = NVME_KVV_CLOSE; opc <= NVME_KVV_INFO; opc++) {
+        struct nvme_kvv_io io = {.len = 4096, .handle = 1, .offset = 8192};
+        struct nvme_sqe sqe = {0};
+
+        nvme_kvv_io_encode(&sqe, (enum nvme_kvv_opcode)opc, &io);
+        seed_command(&sqe, NULL, 0);
+    }
+    struct nvme_sqe batch = {0};
+
+    nvme_kvv_batch_put(data, sizeof(data), &used, &put);
+    nvme_kvv_batch_put(data, sizeof(data), &used, &del);
+    nvme_kvv_batch_encode(&batch, (uint32_t)used, 2);
+    seed_command(&batch, data, used);
+}
+
+static void seed_kv(void)
+{
+    static const uint8_t opcodes[] = {NVME_KV_STORE, NVME_KV_RETRIEVE, NVME_KV_LIST, NVME_KV_DELETE,
+                                      NVME_KV_EXIST};
+    uint8_t data[1 + 512] = {1};
+    struct nvme_kv_list_page page;
+
+    for (size_t i = 0; i < ARRAY_LEN(opcodes); i++) {
+        struct nvme_sqe sqe = {.opc = opcodes[i], .cdw10 = le32_make(5)};
+
+        nvme_kv_key_put(&sqe, bytes_of_str("hello"));
+        seed_command(&sqe, "value", opcodes[i] == NVME_KV_STORE ? 5 : 0);
+    }
+    nvme_kv_list_init(&page, data + 1, sizeof(data) - 1);
+    for (size_t n = 1; n <= 16; n++) {
+        nvme_kv_list_put(&page, bytes_make("0123456789abcdef", n));
+        seed_bytes("kv_list", bytes_make(data, 1 + page.used));
+    }
+}
+
+static void seed_texts(void)
+{
+    static const char *const texts[] = {
+        "mem:?size=1G",
+        "dir:/srv/objects?bus=0&ns=1",
+        "nvme+tcp://[::1]:4420/nqn.2026-11.io.kvasir:demo?nsid=1&sync",
+        "lvol:/srv/disk.kvasir?block_size=512#store/name",
+        "file:///srv/a%20b.img?delay=5ms&share=0.25&name=x%26y",
+        "127.0.0.1:4420",
+        "[fe80::1]:8009",
+        "1.5G",
+        "250ms",
+        "0xffffffffffffffff",
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        seed_bytes("uri", bytes_of_str(texts[i]));
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 3)
+        errx(2, "usage: seeds DIR TRANSCRIPT...");
+    top = argv[1];
+    for (int i = 2; i < argc; i++)
+        seed_transcript(argv[i]);
+    seed_vendor_commands();
+    seed_kv();
+    seed_texts();
+    printf("%u seeds in %s\n", nseeds, top);
+    return 0;
+}

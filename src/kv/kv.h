@@ -250,6 +250,9 @@ struct kv_driver {
     size_t chan_bytes;
     /* All requests run on the reactor that opened the device; the layer carries them there. */
     bool home;
+    /* Those that need it do: the driver hands them over by kv_to_home(). Meant for snapshots: the
+     * device has a channel there when the driver offers KV_CAP_SNAPSHOT. */
+    bool some_home;
     /* path: what stands between "scheme:" and "?"; fill in `info`. May wait. */
     int (*open)(struct rt_task *t, struct kv_dev *dev, const char *path,
                 const struct param_values *params, struct kv_info *info, struct err *why);
@@ -273,6 +276,11 @@ void *kv_driver_dev(const struct kv_dev *dev);
 void *kv_driver_chan(const struct kv_chan *chan);
 /** The channel of the home reactor, for drivers that have one and act on their own. */
 struct kv_chan *kv_home_chan(const struct kv_dev *dev);
+/**
+ * In a driver's submit, on another reactor: the request is submitted to the driver again on the home
+ * reactor, with the channel that is there. Its completion finds its way back.
+ */
+void kv_to_home(struct kv_req *req);
 /** Completes a request from the driver (rc 0 or a negative errno), on the reactor it came to. */
 void kv_complete(struct kv_req *req, int rc);
 

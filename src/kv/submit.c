@@ -217,18 +217,23 @@ void kv_complete(struct kv_req *req, int rc)
     rt_send(req->origin, &req->msg);
 }
 
-void kv_carry(struct kv_chan *chan, struct kv_req *req)
+void kv_to_home(struct kv_req *req)
 {
-    if (!chan->forward) {
-        chan->submit(chan, req);
-        return;
-    }
+    must(req->origin == NULL);
     req->origin = rt_self();
     req->at_home = false;
     req->returned = false;
     req->cancel_sent = false;
     req->msg.fn = fwd_arrive;
-    rt_send(chan->dev->home, &req->msg);
+    rt_send(req->chan->dev->home, &req->msg);
+}
+
+void kv_carry(struct kv_chan *chan, struct kv_req *req)
+{
+    if (chan->forward)
+        kv_to_home(req);
+    else
+        chan->submit(chan, req);
 }
 
 void kv_cancel(struct rt_req *rreq)

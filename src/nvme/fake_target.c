@@ -2,6 +2,7 @@
 /* See fake_target.h. One task per connection, one command at a time. */
 #include "nvme/fake_target.h"
 
+#include "base/bytes.h"
 #include "base/crc.h"
 
 #include <netinet/in.h>
@@ -322,6 +323,39 @@ static int store(struct rt_task *t, struct fake_conn *c, const struct nvme_tcp_l
     return fake_respond(t, c, le16_get(sqe->cid), 0, 0, 0);
 }
 
+static int by_key(const void *a, const void *b)
+{
+    const struct fake_value *x = *(struct fake_value *const *)a, *y = *(struct fake_value *const *)b;
+
+    return bytes_cmp(bytes_make(x->key, x->key_len), bytes_make(y->key, y->key_len));
+}
+
+static int list(struct rt_task *t, struct fake_conn *c, const struct nvme_sqe *sqe,
+                struct bytes start)
+{
+    struct fake_value *order[FAKE_VALUES];
+    struct nvme_kv_list_page page;
+    uint8_t *buf = calloc(1, 4096);
+    unsigned n = 0;
+    int rc;
+
+    for (unsigned i = 0; i < FAKE_VALUES; i++) {
+        if (c->fake->value[i].used)
+            order[n++] = &c->fake->value[i];
+    }
+    qsort(order, n, sizeof(order[0]), by_key);
+    nvme_kv_list_init(&page, buf, MIN(le32_get(sqe->cdw10), 4096u));
+    for (unsigned i = 0; i < n; i++) {
+        struct bytes key = bytes_make(order[i]->key, order[i]->key_len);
+
+        if (bytes_cmp(key, start) >= 0 && !nvme_kv_list_put(&page, key))
+            break;
+    }
+    rc = to_host(t, c, sqe, buf, (uint32_t)page.used, 0, false);
+    free(buf);
+    return rc;
+}
+
 static int kv(struct rt_task *t, struct fake_conn *c, const struct nvme_tcp_layout *l,
               const struct nvme_sqe *sqe)
 {
@@ -339,7 +373,10 @@ static int kv(struct rt_task *t, struct fake_conn *c, const struct nvme_tcp_layo
     case NVME_KV_RETRIEVE:
         if (v == NULL)
             return fake_respond(t, c, cid, absent, 0, 0);
+        c->fake->retrieves++;
         return to_host(t, c, sqe, v->data, MIN(v->len, le32_get(sqe->cdw10)), v->len, false);
+    case NVME_KV_LIST:
+        return list(t, c, sqe, bytes_make(key, (size_t)klen));
     case NVME_KV_EXIST:
         return fake_respond(t, c, cid, v != NULL ? 0 : absent, 0, 0);
     case NVME_KV_DELETE:

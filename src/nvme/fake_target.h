@@ -14,7 +14,7 @@
 #define FAKE_NQN "nqn.2026-11.io.kvasir:fake"
 #define FAKE_BLOCK_BYTES 512u
 #define FAKE_NBLOCKS 512u
-#define FAKE_VALUES 8u
+#define FAKE_VALUES 32u
 #define FAKE_VALUE_MAX 65536u
 
 struct fake;
@@ -58,7 +58,7 @@ struct fake {
     bool success;            /* SUCCESS flag on NVM reads */
     uint16_t queues;         /* granted */
     bool kv_only_bad_type;   /* namespace 2 is NVM as well */
-    unsigned connections, commands;
+    unsigned connections, commands, retrieves;
     bool refuse;             /* closes what it accepts */
     /*
      * A test's own behaviour. Returns 1: handled here; 0: go on as usual; negative: the connection

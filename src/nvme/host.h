@@ -28,6 +28,8 @@ struct nvme_queue;
 
 #define NVME_REQ_REPEAT 1u   /* may be sent again after a lost connection or a passing error */
 #define NVME_REQ_CONNECT 2u  /* the layer's own: allowed before the queue is in use */
+#define NVME_REQ_BOUND 4u    /* means something on connection number `connection` only (it names a
+                                handle of the target's): -ECONNRESET when that is not the present one */
 
 /**
  * One command. The caller sets sqe (opcode, NSID, dwords; the layer sets CID, data pointer and
@@ -41,6 +43,7 @@ struct nvme_req {
     uint32_t data_len;          /* bytes to send, or room for what comes; the iovecs hold as many */
     uint8_t dir;                /* enum nvme_dir: NONE, H2C or C2H */
     uint8_t flags;              /* NVME_REQ_* */
+    uint32_t connection;        /* with NVME_REQ_BOUND */
     /* out */
     uint16_t status;            /* of the completion entry; 0 also when there was none */
     uint32_t dw0, dw1;
@@ -143,6 +146,8 @@ int nvme_queue_open(struct rt_task *t, struct nvme_ctrl *ctrl, bool stream,
 void nvme_queue_close(struct rt_task *t, struct nvme_queue *q);
 /** True while commands are sent at once (for streams: the queue is usable). */
 bool nvme_queue_live(const struct nvme_queue *q);
+/** Number of the present connection, or of the last one: it changes when the queue is repaired. */
+uint32_t nvme_queue_connection(const struct nvme_queue *q);
 /** Drops the connection now: for giving up a stream. */
 void nvme_queue_drop(struct nvme_queue *q);
 

@@ -136,7 +136,10 @@ void nvme_submit(struct nvme_queue *q, struct nvme_req *req)
     req->cancelled = false;
     if (req->fed == NULL)
         req->window_len = req->data_len;
-    if (LIKELY(may_send(q, req)))
+    if (UNLIKELY((req->flags & NVME_REQ_BOUND) != 0) &&
+        (q->state != NVME_QUEUE_LIVE || req->connection != nvme_queue_connection(q)))
+        rt_req_complete(&req->req, q->state == NVME_QUEUE_DEAD ? -ENODEV : -ECONNRESET);
+    else if (LIKELY(may_send(q, req)))
         slot_begin(q, req);
     else if (q->state == NVME_QUEUE_DEAD)
         rt_req_complete(&req->req, -ENODEV);
@@ -272,12 +275,26 @@ static void unsend(struct nvme_queue *q, struct nvme_slot *s, int rc)
         rt_req_complete(&req->req, req->status != 0 ? rc_of(req) : 0);
     } else if (req->cancelled) {
         rt_req_complete(&req->req, -ECANCELED);
-    } else if ((req->flags & NVME_REQ_REPEAT) != 0 && req->fed == NULL && !q->stream &&
-               !q->closing && ++req->tries < NVME_TRIES_MAX) {
+    } else if ((req->flags & (NVME_REQ_REPEAT | NVME_REQ_BOUND)) == NVME_REQ_REPEAT &&
+               req->fed == NULL && !q->stream && !q->closing && ++req->tries < NVME_TRIES_MAX) {
         line_add(q, req);
         q->stats.repeated++;
     } else {
         rt_req_complete(&req->req, (req->flags & NVME_REQ_CONNECT) != 0 ? rc : -ECONNRESET);
+    }
+}
+
+/* Those in line that were meant for the connection that is gone. */
+static void fail_bound(struct nvme_queue *q)
+{
+    struct nvme_req *req;
+
+    list_for_each(req, &q->line, struct nvme_req, link)
+    {
+        if ((req->flags & NVME_REQ_BOUND) == 0)
+            continue;
+        line_del(q, req);
+        rt_req_complete(&req->req, -ECONNRESET);
     }
 }
 
@@ -292,6 +309,7 @@ void nvme_queue_unsend(struct nvme_queue *q, int rc)
     }
     while ((req = list_pop_entry(&q->retry, struct nvme_req, link)) != NULL)
         list_add_tail(&q->line, &req->link);
+    fail_bound(q);
     if (q->stream)
         nvme_queue_fail_line(q, -ECONNRESET);
 }
@@ -349,6 +367,11 @@ static void tick(struct rt_timer *timer)
 bool nvme_queue_live(const struct nvme_queue *q)
 {
     return q->state == NVME_QUEUE_LIVE;
+}
+
+uint32_t nvme_queue_connection(const struct nvme_queue *q)
+{
+    return (uint32_t)q->stats.connects;
 }
 
 void nvme_queue_stats(const struct nvme_queue *q, struct nvme_queue_stats *out)

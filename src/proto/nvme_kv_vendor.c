@@ -139,29 +139,17 @@ uint16_t nvme_kvv_open_decode(const struct nvme_sqe *sqe, const void *data, size
     return status;
 }
 
-int nvme_kvv_open_encode(struct nvme_sqe *sqe, void *data, size_t max,
-                         const struct nvme_kvv_open *open)
+int nvme_kvv_open_head(struct nvme_sqe *sqe, struct nvme_kvv_open_head *out_head,
+                       const struct nvme_kvv_open *open)
 {
-    struct nvme_kvv_open_head head;
-    size_t len = sizeof(head) + open->key.len + open->prefix.len;
-    uint8_t *at = data;
+    size_t len = sizeof(*out_head) + open->key.len + open->prefix.len;
 
     if (open->key.len > UINT16_MAX || open->prefix.len > UINT16_MAX)
         return -ENAMETOOLONG;
-    if (len > max)
-        return -E2BIG;
-    head = (struct nvme_kvv_open_head){
+    *out_head = (struct nvme_kvv_open_head){
         .key_len = le16_make((uint16_t)open->key.len),
         .prefix_len = le16_make((uint16_t)open->prefix.len),
     };
-    memcpy(at, &head, sizeof(head));
-    at += sizeof(head);
-    if (open->key.len > 0)
-        memcpy(at, open->key.ptr, open->key.len);
-    at += open->key.len;
-    if (open->prefix.len > 0)
-        memcpy(at, open->prefix.ptr, open->prefix.len);
-
     sqe->opc = NVME_KVV_OPEN;
     pair_put(&sqe->cdw2, &sqe->cdw3, open->declared_len);
     sqe->cdw10 = le32_make((uint32_t)len);
@@ -170,6 +158,29 @@ int nvme_kvv_open_encode(struct nvme_sqe *sqe, void *data, size_t max,
     sqe->cdw13 = le32_make(0);
     pair_put(&sqe->cdw14, &sqe->cdw15, open->version);
     return (int)len;
+}
+
+int nvme_kvv_open_encode(struct nvme_sqe *sqe, void *data, size_t max,
+                         const struct nvme_kvv_open *open)
+{
+    struct nvme_kvv_open_head head;
+    struct nvme_sqe filled = *sqe;
+    int len = nvme_kvv_open_head(&filled, &head, open);
+    uint8_t *at = data;
+
+    if (len < 0)
+        return len;
+    if ((size_t)len > max)
+        return -E2BIG;
+    memcpy(at, &head, sizeof(head));
+    at += sizeof(head);
+    if (open->key.len > 0)
+        memcpy(at, open->key.ptr, open->key.len);
+    at += open->key.len;
+    if (open->prefix.len > 0)
+        memcpy(at, open->prefix.ptr, open->prefix.len);
+    *sqe = filled;
+    return len;
 }
 
 /* --- commands on handles ---------------------------------------------------------------------- */

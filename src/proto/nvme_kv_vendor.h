@@ -128,6 +128,9 @@ uint16_t nvme_kvv_open_decode(const struct nvme_sqe *sqe, const void *data, size
  */
 int nvme_kvv_open_encode(struct nvme_sqe *sqe, void *data, size_t max,
                          const struct nvme_kvv_open *open);
+/** The same for who sends the data from its places: this head, then the key, then the prefix. */
+int nvme_kvv_open_head(struct nvme_sqe *sqe, struct nvme_kvv_open_head *out_head,
+                       const struct nvme_kvv_open *open);
 
 /* --- on handles: CDW10 bytes; CDW11 handle; CDW12/13 offset; CDW14 flags ---------------------- */
 

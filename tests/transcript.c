@@ -45,6 +45,7 @@ struct conn {
 struct reader {
     struct conn *conns;
     size_t nconns;
+    size_t npdus;
     struct err *why;
 };
 
@@ -108,7 +109,7 @@ static struct conn *conn_of(struct reader *rd, const struct segment *seg)
     return &grown[rd->nconns++];
 }
 
-static int add_pdu(struct conn *c, bool to_controller, size_t off, size_t len)
+static int add_pdu(struct reader *rd, struct conn *c, bool to_controller, size_t off, size_t len)
 {
     struct transcript_conv *conv = &c->conv;
 
@@ -123,13 +124,14 @@ static int add_pdu(struct conn *c, bool to_controller, size_t off, size_t len)
     }
     conv->pdus[conv->npdus++] = (struct transcript_pdu){
         .to_controller = to_controller,
+        .order = rd->npdus++,
         .bytes = bytes_make((const void *)off, len),
     };
     return 0;
 }
 
 /* Cuts what has come in one direction into PDUs. */
-static int cut_pdus(struct conn *c, bool to_controller)
+static int cut_pdus(struct reader *rd, struct conn *c, bool to_controller)
 {
     struct flow *f = &c->flow[to_controller];
 
@@ -142,7 +144,7 @@ static int cut_pdus(struct conn *c, bool to_controller)
             return -EBADMSG;
         if (plen > f->len - f->cut)
             return 0;
-        rc = add_pdu(c, to_controller, f->cut, plen);
+        rc = add_pdu(rd, c, to_controller, f->cut, plen);
         if (rc < 0)
             return rc;
         f->cut += plen;
@@ -174,7 +176,7 @@ static int flow_add(struct reader *rd, struct conn *c, const struct segment *seg
     memcpy(grown + f->len, p.ptr + seen, p.len - seen);
     f->len += p.len - seen;
     f->next_seq += (uint32_t)(p.len - seen);
-    if (cut_pdus(c, seg->to_controller) < 0)
+    if (cut_pdus(rd, c, seg->to_controller) < 0)
         return err_set(rd->why, -EBADMSG, "port %u: PLEN out of bounds", seg->host_port);
     return 0;
 }

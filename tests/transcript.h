@@ -12,6 +12,7 @@
 
 struct transcript_pdu {
     bool to_controller;
+    size_t order; /* among all PDUs of the file */
     struct bytes bytes;
 };
 

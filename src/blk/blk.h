@@ -22,9 +22,9 @@ enum blk_op {
     BLK_WRITE,             /* iov -> blocks; BLK_F_FUA: durable before completion */
     BLK_FLUSH,             /* all writes completed before it are durable */
     BLK_WRITE_ZEROES,      /* BLK_F_UNMAP: may deallocate instead */
-    BLK_UNMAP,             /* gives blocks back; they read as zeroes afterwards if BLK_CAP_UNMAP_ZEROES */
+    BLK_UNMAP,             /* gives blocks back; read as zeroes then if BLK_CAP_UNMAP_ZEROES */
     BLK_COMPARE,           /* iov == blocks, or -EILSEQ */
-    BLK_COMPARE_AND_WRITE, /* first half of iov == blocks, then second half -> blocks; atomic; -EILSEQ */
+    BLK_COMPARE_AND_WRITE, /* first half of iov == blocks: second half -> blocks; atomic; -EILSEQ */
     BLK_OPS
 };
 const char *blk_op_name(enum blk_op op);
@@ -66,7 +66,7 @@ struct blk_info {
     uint32_t max_io_bytes;      /* the driver's limit of one request; 0: none. The layer splits */
     uint32_t max_iovcnt;        /* and of its iovecs; 0: none */
     uint64_t max_zero_bytes;    /* and of one WRITE_ZEROES or UNMAP; 0: none */
-    uint32_t buf_align;         /* alignment of memory; 1 when it does not matter. The layer copies */
+    uint32_t buf_align;         /* of memory; 1 when it does not matter. The layer copies */
     uint8_t uuid[16];           /* stable across opens; the layer derives it from the URI if zero */
 };
 
@@ -80,7 +80,7 @@ struct blk_req {
     unsigned iovcnt;
     uint32_t nblocks;
     uint64_t lba;
-    const struct iovec *iov; /* READ, WRITE, COMPARE: nblocks * block_bytes; stays until completion */
+    const struct iovec *iov; /* nblocks * block_bytes (the last op: twice); kept until completion */
     struct blk_chan *chan; /* set by blk_submit */
 
     /* The layer's own. */
@@ -102,14 +102,14 @@ struct blk_req {
  * Waits. Errors with text: -EINVAL the URI, -ENOENT, -EACCES, -EBUSY held by another process, ...
  */
 int blk_open(struct rt_task *t, const char *uri, struct blk_dev **out_dev, struct err *why);
-/** Gives a reference back; the last one closes the device. Every channel has to be closed before. */
+/** Gives a reference back; the last one closes the device, whose channels are closed by then. */
 void blk_close(struct rt_task *t, struct blk_dev *dev);
 struct blk_dev *blk_ref(struct blk_dev *dev);
 const struct blk_info *blk_info(const struct blk_dev *dev);
 const char *blk_uri(const struct blk_dev *dev);
 const struct blk_driver *blk_driver_of(const struct blk_dev *dev);
 
-/** The channel of the current reactor (counted: one per reactor and device, shared by its users). */
+/** The channel of the current reactor: one per reactor and device, counted and shared. */
 int blk_chan_get(struct rt_task *t, struct blk_dev *dev, struct blk_chan **out_chan);
 void blk_chan_put(struct rt_task *t, struct blk_chan *chan);
 struct blk_dev *blk_chan_dev(const struct blk_chan *chan);
@@ -179,8 +179,8 @@ struct blk_driver {
     const char *name;          /* directory and URI scheme, "_" for "+" */
     const char *help;          /* one sentence for --help and the man page */
     const struct param *params; /* accepted in ?name=value&...; see base/param.h */
-    size_t dev_bytes;          /* the driver's part of a device, zeroed, given as blk_driver_dev() */
-    size_t chan_bytes;         /* and of a channel */
+    size_t dev_bytes;           /* the driver's part of a device, zeroed: blk_driver_dev() */
+    size_t chan_bytes;          /* and of a channel */
     /* path: what stands between "scheme:" and "?"; fill in `info`. May wait. */
     int (*open)(struct rt_task *t, struct blk_dev *dev, const char *path,
                 const struct param_values *params, struct blk_info *info, struct err *why);
@@ -189,8 +189,9 @@ struct blk_driver {
     int (*same)(struct blk_dev *dev, const char *path, const struct param_values *params,
                 struct err *why);
     void (*close)(struct rt_task *t, struct blk_dev *dev);  /* nothing is in flight */
-    int (*chan_open)(struct rt_task *t, struct blk_dev *dev, struct blk_chan *chan);  /* may be NULL */
-    void (*chan_close)(struct rt_task *t, struct blk_chan *chan);                     /* may be NULL */
+    /* Both may be NULL. */
+    int (*chan_open)(struct rt_task *t, struct blk_dev *dev, struct blk_chan *chan);
+    void (*chan_close)(struct rt_task *t, struct blk_chan *chan);
     /* Checked and within caps and limits. A driver may find out late that it cannot zero: -ENOTSUP
      * to WRITE_ZEROES makes the layer write zeroes instead. */
     void (*submit)(struct blk_chan *chan, struct blk_req *req);

@@ -43,7 +43,7 @@ static void changed(void)
 {
     struct waiter *w;
 
-    list_for_each(w, &reg.waiters, struct waiter, link) {
+    list_for_each (w, &reg.waiters, struct waiter, link) {
         list_del(&w->link);
         rt_send(w->reactor, &w->msg);
     }
@@ -63,7 +63,7 @@ static void wait_for_change(struct rt_task *t)
     pthread_mutex_lock(&reg.lock);
 }
 
-/* --- URI --------------------------------------------------------------------------------------- */
+/* --- URI -------------------------------------------------------------------------------------- */
 
 static bool scheme_names(const char *scheme, const char *name)
 {
@@ -118,7 +118,7 @@ void blk_uuid_of(const char *text, uint8_t out_uuid[16])
     out_uuid[8] = (out_uuid[8] & 0x3f) | 0x80;
 }
 
-/* --- one device -------------------------------------------------------------------------------- */
+/* --- one device ------------------------------------------------------------------------------- */
 
 static void dev_free(struct blk_dev *dev)
 {
@@ -166,8 +166,7 @@ static int check_info(const struct blk_dev *dev, struct err *why)
     uint32_t b = info->block_bytes;
 
     if (b < 512 || b > 65536 || (b & (b - 1)) != 0)
-        return err_set(why, -ENOTSUP, "%s: blocks of %u bytes; powers of two from 512 to 65536 work",
-                       dev->uri, b);
+        return err_set(why, -ENOTSUP, "%s: blocks of %u bytes are not supported", dev->uri, b);
     if (info->nblocks == 0 || info->nblocks > INT64_MAX / b)
         return err_set(why, -ENOTSUP, "%s: %llu blocks of %u bytes", dev->uri,
                        (unsigned long long)info->nblocks, b);
@@ -199,7 +198,7 @@ static int dev_open(struct rt_task *t, struct blk_dev *dev, const struct target 
     return 0;
 }
 
-/* --- open and close ---------------------------------------------------------------------------- */
+/* --- open and close --------------------------------------------------------------------------- */
 
 /* Under the lock: 1 and a reference, 0 when it is not open, or an errno. */
 static int find(struct rt_task *t, const char *uri, const struct target *target,
@@ -210,7 +209,7 @@ static int find(struct rt_task *t, const char *uri, const struct target *target,
     int rc;
 
 again:
-    list_for_each(dev, &reg.devs, struct blk_dev, link) {
+    list_for_each (dev, &reg.devs, struct blk_dev, link) {
         if (dev->rt0 != rt0 || dev->drv != target->drv)
             continue;
         if (target->drv->same == NULL && strcmp(dev->uri, uri) != 0)
@@ -311,11 +310,11 @@ void blk_abandon(void)
     struct blk_dev *dev;
 
     pthread_mutex_lock(&reg.lock);
-    list_for_each(w, &reg.waiters, struct waiter, link) {
+    list_for_each (w, &reg.waiters, struct waiter, link) {
         if (w->rt0 == rt0)
             list_del(&w->link);
     }
-    list_for_each(dev, &reg.devs, struct blk_dev, link) {
+    list_for_each (dev, &reg.devs, struct blk_dev, link) {
         if (dev->rt0 != rt0)
             continue;
         list_del(&dev->link);

@@ -34,7 +34,9 @@ int blk_filter_open(struct rt_task *t, struct blk_dev *dev, const char *base_uri
     if (rc < 0)
         return rc;
     f->dev = dev;
-    f->claim = blk_info(f->base)->caps & BLK_CAP_READ_ONLY ? BLK_CLAIM_READ : BLK_CLAIM_SHARED_WRITE;
+    f->claim = BLK_CLAIM_SHARED_WRITE;
+    if (blk_info(f->base)->caps & BLK_CAP_READ_ONLY)
+        f->claim = BLK_CLAIM_READ;
     rc = blk_claim(f->base, f->claim, name, why);
     if (rc < 0) {
         blk_close(t, f->base);
@@ -43,13 +45,12 @@ int blk_filter_open(struct rt_task *t, struct blk_dev *dev, const char *base_uri
     f->watch.fn = base_event;
     blk_watch_add(f->base, &f->watch);
     *info = *blk_info(f->base);
-    /* The base splits, copies and emulates; that makes one compare-and-write lock for all its users. */
+    /* The base splits, copies and emulates: one lock for compare-and-write for all its users. */
     info->max_io_bytes = 0;
     info->max_iovcnt = 0;
     info->max_zero_bytes = 0;
     info->buf_align = 1;
-    info->caps |=
-        BLK_CAP_FUA | BLK_CAP_WRITE_ZEROES | BLK_CAP_COMPARE | BLK_CAP_COMPARE_AND_WRITE;
+    info->caps |= BLK_CAP_FUA | BLK_CAP_WRITE_ZEROES | BLK_CAP_COMPARE | BLK_CAP_COMPARE_AND_WRITE;
     memset(info->uuid, 0, sizeof(info->uuid));
     return 0;
 }

@@ -38,7 +38,7 @@ struct blk_filter_req {
     uint32_t nblocks;
     unsigned iovcnt;
     const struct iovec *iov;
-    void (*done)(struct blk_req *req, int rc); /* gets the base's result; NULL: it is the filter's */
+    void (*done)(struct blk_req *req, int rc); /* gets the base's result; NULL: passes it on */
     uint64_t user[16];                         /* for the filter */
 };
 

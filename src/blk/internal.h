@@ -151,8 +151,9 @@ void blk_chan_tune(struct blk_chan *chan);
 void blk_slow_submit(struct blk_chan *chan, struct blk_req *req);
 
 /* lock.c */
-/* Locks the range of w->turn on all reactors; the task waits. Always succeeds. */
-void blk_lock(struct rt_task *t, struct blk_turn *turn, struct blk_dev *dev, struct blk_range range);
+/* Locks a range on all reactors; the task waits. Always succeeds. */
+void blk_lock(struct rt_task *t, struct blk_turn *turn, struct blk_dev *dev,
+              struct blk_range range);
 void blk_unlock(struct rt_task *t, struct blk_turn *turn);
 /* The last request of the other epoch has ended. */
 void blk_drained(struct blk_chan *chan);

@@ -6,8 +6,8 @@
  * those that had begun are waited for: each channel counts its requests in flight in two epochs
  * and flips. No lock and no atomic is touched by requests that do not meet one.
  *
- * Messages per reactor: lock, unlock, lock, ... A lock message is only sent after the acknowledgement
- * of the one before, so each slot needs one message of a kind.
+ * Messages per reactor: lock, unlock, lock, ... A lock is announced when the one before has been
+ * acknowledged, so each slot needs one message of a kind.
  */
 #include "blk/internal.h"
 
@@ -21,7 +21,7 @@ static void tell(struct rt_reactor *to, struct rt_msg *msg, void (*fn)(struct rt
         rt_send(to, msg);
 }
 
-/* --- on each reactor --------------------------------------------------------------------------- */
+/* --- on each reactor -------------------------------------------------------------------------- */
 
 static void ack_arrives(struct rt_msg *msg);
 
@@ -79,7 +79,7 @@ static void unlock_arrives(struct rt_msg *msg)
     }
 }
 
-/* --- on the home reactor ----------------------------------------------------------------------- */
+/* --- on the home reactor ---------------------------------------------------------------------- */
 
 static void granted(struct rt_msg *msg)
 {
@@ -130,7 +130,7 @@ static void turn_ends(struct rt_msg *msg)
         turn_begin(dev);
 }
 
-/* --- for workers ------------------------------------------------------------------------------- */
+/* --- for workers ------------------------------------------------------------------------------ */
 
 static void ask_home(struct rt_task *t, struct blk_turn *turn, void (*fn)(struct rt_msg *msg))
 {

@@ -9,7 +9,7 @@
 /**
  * Locks an open file against other users of this kind (flock): a writer against everybody, readers
  * against writers. Held until the descriptor is closed. Waits for the answer, not for the lock.
- * Returns 0, or -EBUSY with text naming the path and, where it can be found, the process that has it.
+ * Returns 0, or -EBUSY with text naming the path and, if it can be found, the process that has it.
  */
 int blk_file_lock(struct rt_task *t, int fd, const char *path, bool writes, struct err *why);
 

@@ -21,7 +21,7 @@ void blk_notices_fini(struct blk_dev *dev)
     pthread_mutex_destroy(&dev->lock);
 }
 
-/* --- claims ------------------------------------------------------------------------------------ */
+/* --- claims ----------------------------------------------------------------------------------- */
 
 static const char *claim_name(enum blk_claim claim)
 {
@@ -40,7 +40,7 @@ static struct blk_holder *find_conflict(struct blk_dev *dev, enum blk_claim clai
 {
     struct blk_holder *h;
 
-    list_for_each(h, &dev->holders, struct blk_holder, link) {
+    list_for_each (h, &dev->holders, struct blk_holder, link) {
         if (claim == BLK_CLAIM_EXCLUSIVE || h->claim == BLK_CLAIM_EXCLUSIVE)
             return h;
     }
@@ -79,7 +79,7 @@ void blk_unclaim(struct blk_dev *dev, enum blk_claim claim, const char *holder)
     struct blk_holder *h, *found = NULL;
 
     pthread_mutex_lock(&dev->lock);
-    list_for_each(h, &dev->holders, struct blk_holder, link) {
+    list_for_each (h, &dev->holders, struct blk_holder, link) {
         if (h->claim == claim && strcmp(h->name, holder) == 0)
             found = h;
     }
@@ -89,7 +89,7 @@ void blk_unclaim(struct blk_dev *dev, enum blk_claim claim, const char *holder)
     free(found);
 }
 
-/* --- watches ----------------------------------------------------------------------------------- */
+/* --- watches ---------------------------------------------------------------------------------- */
 
 static void watch_arrives(struct rt_msg *msg)
 {
@@ -116,7 +116,7 @@ static void tell_all(struct blk_dev *dev, enum blk_event ev)
 {
     struct blk_watch *w;
 
-    list_for_each(w, &dev->watches, struct blk_watch, link)
+    list_for_each (w, &dev->watches, struct blk_watch, link)
         watch_tell(w, ev);
 }
 

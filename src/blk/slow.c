@@ -53,8 +53,8 @@ static int piece_run(struct rt_task *t, struct blk_worker *w, uint8_t op, uint8_
 {
     struct blk_piece *p = &w->piece[0];
 
-    p->iov[0] = (struct iovec){.iov_base = data,
-                               .iov_len = (size_t)nblocks << w->chan->block_shift};
+    p->iov[0] =
+        (struct iovec){.iov_base = data, .iov_len = (size_t)nblocks << w->chan->block_shift};
     p->req.iovcnt = data != NULL;
     piece_start(t, w, p, op, flags, lba, nblocks);
     return piece_wait(t, p);
@@ -318,7 +318,7 @@ static int run(struct rt_task *t, struct blk_worker *w, struct blk_req *req)
     default:
         must(!"an operation of one hop");
     }
-    if (rc == 0 && req->op != BLK_READ)
+    if (rc == 0 && blk_op_writes(req->op))
         rc = flush_if_fua(t, w, req);
     return rc;
 }
@@ -364,6 +364,7 @@ static void cancel_slow(struct rt_req *req)
 void blk_slow_submit(struct blk_chan *chan, struct blk_req *req)
 {
     struct blk_worker *w;
+    size_t idx;
 
     req->worker = NULL;
     req->req.cancel = cancel_slow;
@@ -372,7 +373,8 @@ void blk_slow_submit(struct blk_chan *chan, struct blk_req *req)
     if (w == NULL)
         return;
     w->chan = chan;
-    w->buf = chan->worker_bufs + ((uint8_t *)w - chan->workers.memory) / chan->workers.obj_bytes * BLK_BUF_BYTES;
+    idx = (size_t)((uint8_t *)w - chan->workers.memory) / chan->workers.obj_bytes;
+    w->buf = chan->worker_bufs + idx * BLK_BUF_BYTES;
     if (rt_task_start("blk request", worker_main, w, NULL, NULL) == 0)
         return;
     rt_pool_put(&chan->workers, w);

@@ -119,7 +119,7 @@ static bool driver_takes(const struct blk_chan *chan, const struct blk_req *req)
     const struct blk_info *info = &chan->dev->info;
     uint64_t len = (uint64_t)req->nblocks << chan->block_shift;
 
-    if (req->op != BLK_READ && (req->flags & chan->slow_flags))
+    if (blk_op_writes(req->op) && (req->flags & chan->slow_flags))
         return false;
     switch (req->op) {
     case BLK_WRITE_ZEROES:

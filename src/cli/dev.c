@@ -78,23 +78,33 @@ static int open_blk(struct rt_task *t, const char *uri, bool writes, struct dev 
     return rc;
 }
 
+/* Adds " scheme:" to a list that does not have it yet. */
+static void add_scheme(char *list, size_t max, const char *driver)
+{
+    char scheme[40];
+    size_t used = strlen(list);
+
+    snprintf(scheme, sizeof(scheme), " %s:", driver);
+    for (char *p = scheme; *p != '\0'; p++)
+        *p = *p == '_' ? '+' : *p;
+    if (strstr(list, scheme) == NULL)
+        snprintf(list + used, max - used, "%s", scheme);
+}
+
 /* No driver for what the verb wants: says which there are. */
 static int no_driver(struct cli *c, const char *uri, unsigned have, unsigned want)
 {
     char list[256] = "";
-    size_t used = 0;
 
     if (have != 0)
         return cli_fail(c, -EINVAL, "'%s' is a %s; this verb is for %s", uri,
                         have == DEV_KV ? "key-value device" : "block device",
                         want == DEV_KV ? "key-value devices (read and write move blocks)"
                                        : "block devices (put and get move values)");
-    for (unsigned i = 0; (want & DEV_KV) && kv_drivers[i] != NULL && used < sizeof(list); i++)
-        used += (size_t)snprintf(list + used, sizeof(list) - used, " %s:", kv_drivers[i]->name);
-    for (unsigned i = 0; (want & DEV_BLK) && blk_drivers[i] != NULL && used < sizeof(list); i++)
-        used += (size_t)snprintf(list + used, sizeof(list) - used, " %s:", blk_drivers[i]->name);
-    for (char *p = list; *p != '\0'; p++)
-        *p = *p == '_' ? '+' : *p;
+    for (unsigned i = 0; (want & DEV_KV) && kv_drivers[i] != NULL; i++)
+        add_scheme(list, sizeof(list), kv_drivers[i]->name);
+    for (unsigned i = 0; (want & DEV_BLK) && blk_drivers[i] != NULL; i++)
+        add_scheme(list, sizeof(list), blk_drivers[i]->name);
     return cli_fail(c, -EINVAL, "'%s' is no device; its URI begins with one of%s", uri, list);
 }
 

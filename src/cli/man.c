@@ -9,17 +9,22 @@
 
 #include <string.h>
 
-/* Text as roff takes it: no escapes, no requests at the begin of a line. */
+/* Text as roff takes it: no escapes, no requests at the begin of a line, a line per sentence. */
 static void put_text(struct cli *c, const char *text, bool line_start)
 {
     for (; *text != '\0'; text++) {
         if (line_start && (*text == '.' || *text == '\''))
             cli_print(c, "\\&");
         line_start = *text == '\n';
-        if (*text == '\\')
+        if (*text == '\\') {
             cli_print(c, "\\e");
-        else
+        } else if (strncmp(text, ". ", 2) == 0) {
+            cli_print(c, ".\n");
+            line_start = true;
+            text++;
+        } else {
             cli_put(c, text, 1);
+        }
     }
 }
 

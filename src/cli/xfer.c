@@ -129,37 +129,40 @@ static int store_small(struct rt_task *t, struct xfer *x, struct kv_chan *chan,
     return 0;
 }
 
-/* Fills and sends piece after piece, in order, XFER_PIECES of them in flight. */
+/*
+ * Fills and sends piece after piece. A stream takes one write at a time; the next piece is filled
+ * meanwhile.
+ */
 static int store_pieces(struct rt_task *t, struct xfer *x, struct kv_chan *chan,
                         struct kv_stream *stream, struct xfer_store *st, struct xfer_source *src,
                         struct err *why)
 {
     struct kv_req tmpl = {.op = KV_WRITE, .stream = stream};
+    struct xfer_piece *p, *before = &x->piece[1];
     bool ended = false;
     int rc;
 
-    for (unsigned i = 0; !ended && st->moved < st->len; i = (i + 1) % XFER_PIECES) {
-        struct xfer_piece *p = &x->piece[i];
+    for (unsigned i = 0; !ended && st->moved < st->len; i = !i) {
         size_t want = MIN(x->piece_bytes, st->len - st->moved);
         ssize_t n;
 
-        rc = piece_wait(t, p);
-        if (rc < 0)
-            return device_failed(rc, why);
+        p = &x->piece[i];
         n = src->read(t, src, p->buf, want);
+        rc = piece_wait(t, before);
         if (n < 0)
             return source_failed(src, (int)n, why);
+        if (rc < 0)
+            return device_failed(rc, why);
         ended = (size_t)n < want;
         if (n == 0)
             break;
         piece_submit(t, p, chan, &tmpl, (size_t)n);
         st->moved += (uint64_t)n;
+        before = p;
     }
-    for (unsigned i = 0; i < XFER_PIECES; i++) {
-        rc = piece_wait(t, &x->piece[i]);
-        if (rc < 0)
-            return device_failed(rc, why);
-    }
+    rc = piece_wait(t, before);
+    if (rc < 0)
+        return device_failed(rc, why);
     if (st->len == KV_LEN_UNKNOWN)
         return 0;
     return st->moved < st->len ? too_short(src, st->moved, st->len, why)
@@ -196,19 +199,23 @@ int xfer_store(struct rt_task *t, struct xfer *x, struct kv_chan *chan, struct x
     return 0;
 }
 
-/* Reads ahead XFER_PIECES pieces and hands them to the sink in order. */
+/*
+ * Reads ahead and hands the pieces to the sink in order. Where the device has no ranges, reads
+ * follow each other, one at a time.
+ */
 static int retrieve_pieces(struct rt_task *t, struct xfer *x, struct kv_chan *chan,
                            struct kv_stream *stream, struct xfer_retrieve *re, uint64_t end,
                            struct xfer_sink *sink, struct err *why)
 {
+    bool range = (kv_info(kv_chan_dev(chan))->caps & KV_CAP_RANGE) != 0;
     uint64_t asked = re->off, off = re->off;
-    unsigned head = 0, tail = 0;
+    unsigned head = 0, tail = 0, depth = range ? XFER_PIECES : 1;
     int rc;
 
     while (off < end) {
         struct xfer_piece *p;
 
-        while (asked < end && head - tail < XFER_PIECES) {
+        while (asked < end && head - tail < depth) {
             struct kv_req tmpl = {.op = KV_READ, .stream = stream, .off = asked};
             size_t len = MIN(x->piece_bytes, end - asked);
 

@@ -26,16 +26,17 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 /* Replaces each @DIR@; the result is the caller's to free. */
 static char *with_dir(const char *uri, const char *dir)
 {
-    size_t max = strlen(uri) + 4 * strlen(dir) + 1;
-    char *out = calloc(1, max);
-    const char *at;
+    char *out = NULL;
+    size_t len;
+    FILE *f = open_memstream(&out, &len);
 
+    must(f != NULL);
+    for (const char *at; (at = strstr(uri, "@DIR@")) != NULL; uri = at + 5)
+        fprintf(f, "%.*s%s", (int)(at - uri), uri, dir);
+    fputs(uri, f);
+    fclose(f);
     must(out != NULL);
-    for (; (at = strstr(uri, "@DIR@")) != NULL; uri = at + 5) {
-        strncat(out, uri, (size_t)(at - uri));
-        strcat(out, dir);
-    }
-    return strcat(out, uri);
+    return out;
 }
 
 static uint64_t random_seed(void)
@@ -48,17 +49,17 @@ static uint64_t random_seed(void)
 
 static int usage(void)
 {
-    fprintf(stderr, "conformance-blk [--seed N] [--ops N] [--reactors N] [--backend io_uring|epoll] "
-                    "[--keeps] URI\n");
+    fprintf(stderr, "conformance-blk [--seed N] [--ops N] [--reactors N] "
+                    "[--backend io_uring|epoll] [--keeps] URI\n");
     return 2;
 }
 
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"seed", required_argument, NULL, 's'},    {"ops", required_argument, NULL, 'o'},
+        {"seed", required_argument, NULL, 's'},     {"ops", required_argument, NULL, 'o'},
         {"reactors", required_argument, NULL, 'r'}, {"backend", required_argument, NULL, 'b'},
-        {"keeps", no_argument, NULL, 'k'},         {NULL, 0, NULL, 0},
+        {"keeps", no_argument, NULL, 'k'},          {NULL, 0, NULL, 0},
     };
     struct rt_config cfg = {.reactors = 1, .poll = RT_POLL_NEVER, .buf_bytes = 4 * MIB};
     struct suite s = {.ops = 400, .seed = random_seed()};

@@ -77,7 +77,7 @@ static uint32_t random_range(struct rng *r, const struct suite *s, const struct 
     return (uint32_t)n;
 }
 
-/* --- one at a time ----------------------------------------------------------------------------- */
+/* --- one at a time ---------------------------------------------------------------------------- */
 
 static int one_write(struct rt_task *t, struct suite *s, struct model *m, struct rng *r,
                      struct scatter *sc)
@@ -147,8 +147,8 @@ static int one_compare(struct rt_task *t, struct suite *s, struct model *m, stru
         sc->flat[rng_below(r, len)] ^= 0x10;
     if (op == BLK_COMPARE_AND_WRITE)
         pattern_fill(sc->flat + len, lba, n, s->block_bytes, m->next);
-    scatter_shape(sc, r, rng_below(r, SCATTER_SHAPES),
-                  op == BLK_COMPARE_AND_WRITE ? 2 * len : len, s->block_bytes);
+    scatter_shape(sc, r, rng_below(r, SCATTER_SHAPES), op == BLK_COMPARE_AND_WRITE ? 2 * len : len,
+                  s->block_bytes);
     scatter_load(sc);
     suite_prepare(s, t, &req, op, lba, n, sc);
     CHECK_RC(suite_do(t, s, &req), equal ? 0 : -EILSEQ);
@@ -220,7 +220,7 @@ static int reopened(struct rt_task *t, struct suite *s)
     return 0;
 }
 
-/* --- many at once ------------------------------------------------------------------------------ */
+/* --- many at once ----------------------------------------------------------------------------- */
 
 #define DEPTH 32
 
@@ -253,8 +253,11 @@ static void flight_begin(struct rt_task *t, struct party *p, struct flight *f, b
         pattern_fill(f->sc.flat, lba, n, p->s.block_bytes, f->version);
         scatter_load(&f->sc);
     }
-    suite_prepare(&p->s, t, &f->req, zero ? BLK_WRITE_ZEROES : writes ? BLK_WRITE : BLK_READ, lba,
-                  n, zero ? NULL : &f->sc);
+    suite_prepare(&p->s, t, &f->req,
+                  zero     ? BLK_WRITE_ZEROES
+                  : writes ? BLK_WRITE
+                           : BLK_READ,
+                  lba, n, zero ? NULL : &f->sc);
     blk_submit(p->s.chan, &f->req);
 }
 

@@ -63,7 +63,7 @@ static int run_race(struct rt_task *t, struct suite *s, unsigned rounds,
     return rc;
 }
 
-/* --- compare and write ------------------------------------------------------------------------- */
+/* --- compare and write ------------------------------------------------------------------------ */
 
 static int caw(struct rt_task *t, struct race *r, struct blk_chan *chan, uint64_t lba,
                uint32_t nblocks, uint8_t *then_and_now)
@@ -159,7 +159,7 @@ static int caw_and_writes(struct rt_task *t, struct suite *s)
     return run_race(t, s, MAX(s->ops / 16, 10u), lane_racer);
 }
 
-/* --- cancelling -------------------------------------------------------------------------------- */
+/* --- cancelling ------------------------------------------------------------------------------- */
 
 #define STORM 64
 #define STORM_BLOCKS 4
@@ -214,7 +214,7 @@ static int cancels(struct rt_task *t, struct suite *s)
     return 0;
 }
 
-/* --- resize and removal ------------------------------------------------------------------------ */
+/* --- resize and removal ----------------------------------------------------------------------- */
 
 struct watcher {
     struct blk_watch watch;
@@ -299,7 +299,7 @@ static int told_at_once(struct rt_task *t, struct suite *s)
     return 0;
 }
 
-/* A device that is taken away with requests in flight ends each of them; a new open finds it anew. */
+/* A device that is taken away ends each request in flight; a new open finds it anew. */
 static int removal(struct rt_task *t, struct suite *s)
 {
     CLEANUP(free_p) struct watcher *w = calloc(rt_reactors(), sizeof(*w));

@@ -24,7 +24,7 @@ struct rng suite_rng(const struct suite *s, const char *name)
     return r;
 }
 
-/* --- patterns ---------------------------------------------------------------------------------- */
+/* --- patterns --------------------------------------------------------------------------------- */
 
 static uint64_t word_of(uint64_t lba, uint32_t version, uint32_t at)
 {
@@ -57,7 +57,7 @@ bool pattern_is(const uint8_t *buf, uint64_t lba, uint32_t nblocks, uint32_t blo
     return true;
 }
 
-/* --- scattered memory -------------------------------------------------------------------------- */
+/* --- scattered memory ------------------------------------------------------------------------- */
 
 int scatter_init(struct scatter *sc, size_t len_max)
 {
@@ -126,7 +126,7 @@ void scatter_unload(struct scatter *sc)
     iov_copy_out(sc->iov, sc->iovcnt, 0, sc->flat, sc->len);
 }
 
-/* --- requests ---------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 void suite_prepare(struct suite *s, struct rt_task *t, struct blk_req *req, enum blk_op op,
                    uint64_t lba, uint32_t nblocks, const struct scatter *sc)
@@ -156,7 +156,7 @@ uint8_t *suite_buf(const struct suite *s, uint32_t nblocks)
     return buf;
 }
 
-/* --- the runner -------------------------------------------------------------------------------- */
+/* --- the runner ------------------------------------------------------------------------------- */
 
 static int run_one(struct rt_task *t, struct suite *s, const struct suite_test *test)
 {

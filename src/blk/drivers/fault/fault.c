@@ -83,8 +83,8 @@ static int fault_open(struct rt_task *t, struct blk_dev *dev, const char *path,
     info->max_io_bytes = (uint32_t)param_u64(params, "max_io");
     info->caps &= ~BLK_CAP_NO_FLUSH;
     if (param_flag(params, "hide")) {
-        info->caps &= ~(BLK_CAP_FUA | BLK_CAP_WRITE_ZEROES | BLK_CAP_COMPARE |
-                        BLK_CAP_COMPARE_AND_WRITE);
+        info->caps &=
+            ~(BLK_CAP_FUA | BLK_CAP_WRITE_ZEROES | BLK_CAP_COMPARE | BLK_CAP_COMPARE_AND_WRITE);
         info->caps |= BLK_CAP_VOLATILE_CACHE; /* so that FUA needs its flush */
     }
     return 0;

@@ -53,7 +53,7 @@ static struct file_req *file_req(struct blk_req *req)
     return (struct file_req *)req->driver;
 }
 
-/* --- open -------------------------------------------------------------------------------------- */
+/* --- open ------------------------------------------------------------------------------------- */
 
 struct file_opts {
     const char *path;
@@ -268,7 +268,7 @@ static int file_refresh(struct rt_task *t, struct blk_dev *dev, uint64_t *out_nb
     return 0;
 }
 
-/* --- requests ---------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 static int file_chan_open(struct rt_task *t, struct blk_dev *dev, struct blk_chan *chan)
 {
@@ -386,9 +386,9 @@ static void file_submit(struct blk_chan *chan, struct blk_req *req)
     case BLK_WRITE_ZEROES:
     case BLK_UNMAP:
         io->op = RT_IO_FALLOCATE;
-        io->flags = FALLOC_FL_KEEP_SIZE | (req->op == BLK_UNMAP || (req->flags & BLK_F_UNMAP)
-                                               ? FALLOC_FL_PUNCH_HOLE
-                                               : FALLOC_FL_ZERO_RANGE);
+        io->flags = FALLOC_FL_KEEP_SIZE |
+                    (req->op == BLK_UNMAP || (req->flags & BLK_F_UNMAP) ? FALLOC_FL_PUNCH_HOLE
+                                                                        : FALLOC_FL_ZERO_RANGE);
         break;
     default:
         must(!"an operation this driver does not claim");

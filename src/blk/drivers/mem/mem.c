@@ -35,7 +35,8 @@ static int mem_same(struct blk_dev *dev, const char *path, const struct param_va
     if (name == NULL || m->name == NULL || strcmp(name, m->name) != 0)
         return 0;
     if ((param_given(params, "size") && param_u64(params, "size") != m->size_bytes) ||
-        (param_given(params, "block_size") && param_u64(params, "block_size") >> m->block_shift != 1))
+        (param_given(params, "block_size") &&
+         param_u64(params, "block_size") != 1ull << m->block_shift))
         return err_set(why, -EINVAL, "mem device %s is open with another size: %s", name,
                        blk_uri(dev));
     return 1;

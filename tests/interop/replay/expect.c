@@ -88,6 +88,7 @@ static void check_property(const struct answer *a)
         CHECK(a, (NVME_CAP_CSS(now) & NVME_CAP_CSS_NVM) != 0);
         CHECK(a, NVME_CAP_MPSMIN(now) == 0);
         CHECK(a, NVME_CAP_DSTRD(now) == 0);
+        a->e->cap = now;
         break;
     case NVME_REG_VS:
         CHECK(a, now >= 0x00010300); /* descriptor lists */
@@ -98,7 +99,7 @@ static void check_property(const struct answer *a)
         check_same(a, "CC or CSTS", le32_get(a->then->cqe.dw0), now);
         break;
     case NVME_REG_CRTO:
-        CHECK(a, (now & 0xffff) != 0);
+        CHECK(a, (a->e->cap & NVME_CAP_CRWMS) == 0 || (now & 0xffff) >= NVME_CAP_TO(a->e->cap));
         break;
     }
 }

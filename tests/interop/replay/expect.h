@@ -13,6 +13,7 @@ struct expect {
     const char *nqn;    /* of the subsystem of ours that stands for the recorded one */
     uint16_t port;      /* where it listens */
     uint32_t vs;        /* as Property Get said */
+    uint64_t cap;
     uint16_t cntlid[EXPECT_BLOCKS_MAX]; /* ours for each recorded one */
     bool known[EXPECT_BLOCKS_MAX];      /* blocks whose content comes from this recording */
     unsigned answers;   /* compared */

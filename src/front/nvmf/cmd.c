@@ -68,6 +68,8 @@ static void release_inputs(struct nvmf_cmd *cmd)
     if (cmd->rxb != NULL)
         nvmf_rx_unpin(cmd->conn, cmd->rxb);
     cmd->rxb = NULL;
+    if (UNLIKELY(cmd->handle != NULL))
+        nvmf_handle_leave(cmd);
     nvmf_cmd_release_ns(cmd);
 }
 

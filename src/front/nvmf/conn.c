@@ -172,6 +172,7 @@ static int command_pdu(struct rt_task *t, struct nvmf_conn *c, const struct nvme
     net_rx_consume(&c->rx, lay->plen);
     if (UNLIKELY(damaged)) {
         c->local->stats.ddgst_errors++;
+        nvmf_kv_vendor_damaged(cmd);
         nvmf_cmd_complete(cmd, NVME_SC_TRANSIENT_TRANSPORT);
         return 0;
     }
@@ -290,6 +291,9 @@ static void close_conn(struct rt_task *t, struct nvmf_conn *c)
     rt_sock_shutdown(&c->sock);
     while (c->nbusy > 0)
         rt_cond_wait(t, &c->idle);
+    nvmf_handles_end(c, NULL);
+    while (c->nhandles > 0)
+        rt_cond_wait(t, &c->handles_gone);
     net_tx_fini(t, &c->tx);
     rt_sock_close(&c->sock);
     if (c->ctrlr != NULL)
@@ -319,6 +323,7 @@ static void conn_free(struct nvmf_conn *c)
     free(c->cmds);
     free(c->free_cmds);
     free(c->tails);
+    free(c->handles);
     free(c);
 }
 
@@ -501,6 +506,7 @@ void nvmf_conn_sweep(struct rt_timer *timer)
 
     list_for_each(c, &l->conns, struct nvmf_conn, link) {
         check_progress(c, rt_now());
+        nvmf_handles_expire(c, rt_now());
     }
     rt_timer_start(timer, rt_now() + l->tgt->cfg.progress_ns / 4);
 }

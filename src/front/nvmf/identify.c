@@ -176,9 +176,24 @@ static void ns_kv_as_nvm(struct rt_task *t, const struct nvmf_ns *ns, struct nvm
     id->lbaf[0].lbads = 9;
 }
 
+static uint32_t vendor_caps(uint32_t kv_caps)
+{
+    uint32_t caps = 0;
+
+    caps |= kv_caps & KV_CAP_RANGE ? NVME_KVV_CAP_RANGE : 0;
+    caps |= kv_caps & KV_CAP_VERSION ? NVME_KVV_CAP_VERSION : 0;
+    caps |= kv_caps & KV_CAP_APPEND ? NVME_KVV_CAP_APPEND : 0;
+    caps |= kv_caps & KV_CAP_UNKNOWN_LEN ? NVME_KVV_CAP_UNKNOWN_LEN : 0;
+    caps |= kv_caps & KV_CAP_ORDERED_LIST ? NVME_KVV_CAP_ORDERED_LIST : 0;
+    caps |= kv_caps & KV_CAP_BATCH ? NVME_KVV_CAP_BATCH : 0;
+    caps |= kv_caps & KV_CAP_SNAPSHOT ? NVME_KVV_CAP_SNAPSHOT : 0;
+    return caps;
+}
+
 static void ns_kv(struct rt_task *t, const struct nvmf_ns *ns, struct nvme_id_ns_kv *id)
 {
     const struct kv_info *info = kv_info(ns->kv);
+    struct nvme_kvv_id *v = (struct nvme_kvv_id *)id->vendor;
     uint64_t size, used;
 
     kv_size(t, ns, &size, &used);
@@ -192,6 +207,15 @@ static void ns_kv(struct rt_task *t, const struct nvmf_ns *ns, struct nvme_id_ns
     id->kvf[0].kvkml = le16_make((uint16_t)MIN(info->key_max, (uint32_t)NVME_KV_KEY_MAX));
     id->kvf[0].kvvml = le32_make((uint32_t)MIN(info->val_max, (uint64_t)UINT32_MAX));
     id->kvf[0].mnks = le32_make(info->nkeys_max);
+    memcpy(v->magic, NVME_KVV_MAGIC, sizeof(v->magic));
+    v->version = le32_make(NVME_KVV_VERSION);
+    v->caps = le32_make(vendor_caps(info->caps));
+    v->key_max = le32_make(info->key_max);
+    v->handles_max = le32_make(NVMF_HANDLES);
+    v->val_max = le64_make(info->val_max);
+    v->idle_ms = le32_make(NVMF_HANDLE_IDLE_MS);
+    v->batch_bytes_max = le32_make(NVMF_BATCH_BYTES);
+    v->batch_items_max = le32_make(NVMF_BATCH_RECORDS);
 }
 
 static uint16_t csi_ns(struct rt_task *t, const struct nvmf_cmd *cmd, uint8_t csi, uint8_t *page)

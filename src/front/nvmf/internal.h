@@ -296,6 +296,8 @@ struct nvmf_cmd {
     uint32_t key_len;
     uint8_t key[NVME_KV_KEY_MAX];
     struct nvmf_cmd *fused;   /* the first half */
+    struct nvmf_handle *handle; /* of a vendor command at work on one */
+    bool handle_ok;           /* it leaves the handle as it should be */
     /* Sending */
     struct net_tx_item tx;
     uint8_t resp[NVME_TCP_RESP_BYTES + NVME_TCP_DIGEST_BYTES + 4];
@@ -469,6 +471,9 @@ struct nvmf_conn {
     /* Tasks */
     unsigned ntasks;
     struct list task_wait;     /* nvmf_cmd.link */
+    struct nvmf_handle *handles; /* NVMF_HANDLES, from the first that is opened on */
+    unsigned nhandles;
+    struct rt_cond handles_gone;
     /* Progress */
     uint64_t mark_ns, mark_rx, mark_tx;
     /* TermReq */
@@ -539,8 +544,50 @@ void nvmf_cmd_data(struct nvmf_cmd *cmd, struct bytes data, uint32_t len, uint32
                    int (*task)(struct rt_task *t, struct nvmf_cmd *cmd), bool by_task);
 /** Ends a first half that waits for its second. */
 void nvmf_fused_missing(struct nvmf_conn *c);
-/** Closes the handles of vendor commands: of one namespace, or all (NULL). */
+
+/* --- handles of the vendor commands (handle.c) ------------------------------------------------------- */
+
+/* An open value, store, list or snapshot of one queue: docs/protocols/kv-vendor.md. */
+struct nvmf_handle {
+    struct nvmf_conn *conn;
+    struct nvmf_ns *ns;        /* held; NULL: the handle is free */
+    struct kv_stream *stream;  /* READ, STORE */
+    struct kv_snap *snap;      /* SNAPSHOT */
+    struct nvmf_handle *of;    /* the snapshot that this one looks at */
+    uint32_t gen;
+    uint8_t mode;              /* enum nvme_kvv_mode */
+    bool doomed;               /* no command finds it; it ends when the last has left it */
+    bool ending;               /* its stream is being ended */
+    unsigned busy;             /* commands at work on it, and handles that look at it */
+    uint64_t last_ns;
+    uint64_t len;              /* READ: of the value; STORE: declared */
+    uint64_t pos;              /* STORE: accepted */
+    uint64_t version;          /* READ */
+    /* LIST */
+    uint8_t *keys;             /* KV_KEY_MAX bytes for the last key, as many for the prefix */
+    uint32_t last_len, prefix_len;
+    bool after, at_end;
+    struct rt_cond idle;
+    struct kv_req end;
+};
+
+/** A free handle of the queue for a namespace (that of cmd), or NULL: all are in use. */
+struct nvmf_handle *nvmf_handle_new(struct nvmf_cmd *cmd, uint8_t mode);
+uint32_t nvmf_handle_id(const struct nvmf_handle *h);
+/** The open handle of a number, in the command's namespace; NULL. */
+struct nvmf_handle *nvmf_handle_find(struct nvmf_cmd *cmd, uint32_t id);
+/** The command works on the handle until it completes. */
+void nvmf_handle_use(struct nvmf_cmd *cmd, struct nvmf_handle *h);
+/** The command has completed. A WRITE that has not set handle_ok ends its store. */
+void nvmf_handle_leave(struct nvmf_cmd *cmd);
+/** Ends a handle as soon as nobody is at work on it. */
+void nvmf_handle_end(struct nvmf_handle *h);
+/** Ends the handles of one namespace, or all (NULL). */
 void nvmf_handles_end(struct nvmf_conn *c, const struct nvmf_ns *ns);
+/** Ends those that had no command for long. */
+void nvmf_handles_expire(struct nvmf_conn *c, uint64_t now);
+/** A command came whose data was damaged: what it writes to is lost. */
+void nvmf_kv_vendor_damaged(struct nvmf_cmd *cmd);
 /** Does blk/kv work of a task and waits. */
 int nvmf_blk(struct rt_task *t, struct nvmf_cmd *cmd, uint8_t op, uint8_t flags, uint64_t lba,
              uint32_t nblocks, void *data);

@@ -52,14 +52,14 @@ check "the disk answers after a reset" dd if="$disk" of=/dev/null bs=4k count=16
 if [ -n "$kv_nsid" ]; then
     wait_for 5 test -c "$(char_dev "$kv_nsid")"
     kvdev=$(char_dev "$kv_nsid")
-    check_says "ns-descs of the KV namespace: command set 1" "csi *: *0*1" nvme ns-descs "$kvdev"
-    check_says "ns-descs of the disk: command set 0" "csi *: *0" nvme ns-descs "$disk"
+    check_says "ns-descs of the KV namespace: command set 1" "csi *: *0x1$" nvme ns-descs "$kvdev"
+    check_says "ns-descs of the disk: command set 0" "csi *: *0$" nvme ns-descs "$disk"
     check_says "cmdset-ind-id-ns of the KV namespace: ready" "nstat *: *0*x?1" nvme cmdset-ind-id-ns "$kvdev" -n "$kv_nsid"
     check_says "cmdset-ind-id-ns of the disk: ready" "nstat *: *0*x?1" nvme cmdset-ind-id-ns "$disk" -n "$block_nsid"
     check_says "list-ns of command set 1" ":0x$kv_nsid" nvme list-ns "$ctrl" --csi=1
     check_says "effects-log of command set 1: Store" "IOCS1 " nvme effects-log "$ctrl" --csi=1
     check_says "effects-log of command set 1: Exist" "IOCS20 " nvme effects-log "$ctrl" --csi=1
-    check_says "id-iocs: NVM and KV" "0x0*3|iocsc.*3" nvme id-iocs "$ctrl"
+    check_says "id-iocs: NVM and KV" "Combination\[0\]: *(0x)?3$" nvme id-iocs "$ctrl"
     check_eq "no disk for the KV namespace" "" "$(ls /dev/nvme*n"$kv_nsid" 2>/dev/null)"
 
     # Identify Namespace of command set 1 (CNS 05h): key length and value size of format 0.

@@ -6,6 +6,7 @@ check "connect" connect "$port"
 wait_for 5 test -c "$(char_dev "$kv_nsid")"
 kvdev=$(char_dev "$kv_nsid")
 
+head -c 1048576 /dev/urandom >/tmp/random
 hex() { printf %s "$1" | xxd -p; }
 
 # kv OPCODE KEYHEX KEYLEN OPTIONS CDW10 [passthru option...]: sets $status (0, or 0x4087 and the
@@ -44,7 +45,12 @@ delete() { kv 0x10 "$1" "$(klen "$1")" 0 0; }
 list() { kv 0x06 "$1" "$(klen "$1")" 0 "$2" -l "$2" -r -b; } # START BUFFER
 
 expect() { # NAME STATUS [RESULT]
-    check_eq "$1" "$2" "$status" && [ -n "$3" ] && check_eq "$1: result" "$3" "$result"
+    if [ "$2" != "$status" ]; then
+        bad "$1: expected $2, got $status"
+        return
+    fi
+    ok "$1"
+    [ -z "$3" ] || check_eq "$1: result" "$3" "$result"
 }
 
 hello=$(hex hello)

@@ -13,7 +13,7 @@ bad() {
     say "FAIL $*"
     echo "FAIL $*"
     [ -s $out ] && head -c 2000 $out | sed 's/^/| /' >&3
-    dmesg | tail -n 3 | sed 's/^/dmesg| /' >&3
+    dmesg -c | tail -n 3 | sed 's/^/dmesg| /' >&3
     return 1
 }
 

@@ -5,6 +5,8 @@
  */
 #include "blk/internal.h"
 
+#include "rt/trace.h"
+
 static const char *const op_names[BLK_OPS] = {
     [BLK_READ] = "read",
     [BLK_WRITE] = "write",
@@ -168,6 +170,7 @@ void blk_submit(struct blk_chan *chan, struct blk_req *req)
     req->parent = NULL;
     req->holds_lock = false;
     req->start_ns = rt_now();
+    rt_trace("blk submit", req->req.trace_id, req->op, req->lba);
     if (LIKELY(is_plain(chan, req)))
         give_to_driver(chan, req);
     else
@@ -216,6 +219,7 @@ static inline void finish(struct blk_req *req, int rc)
     else
         s->errors++;
     hist_add(&s->latency_ns, rt_now() - req->start_ns);
+    rt_trace("blk done", req->req.trace_id, req->op, (uint64_t)-rc);
     rt_req_complete(&req->req, rc);
 }
 

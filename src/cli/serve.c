@@ -159,7 +159,8 @@ const struct cli_verb verb_serve = {
     .about = "Opens the devices and offers them as namespaces 1, 2, ... (in the order given) of one "
              "subsystem, until Ctrl-C or SIGTERM. When it is ready it prints a line \"listening "
              "ADDRESS:PORT NQN\" for each address, and below it the URI of each namespace. "
-             "SIGUSR1 logs statistics. The discovery service answers on the same addresses.\n\n"
+             "SIGUSR1 logs statistics, SIGUSR2 prints the events kept by --trace. The discovery "
+             "service answers on the same addresses.\n\n"
              "This is kvasird from flags; larger set-ups have a configuration file, see "
              "kvasird(8).",
     .examples = "kvasir serve --kv demo=dir:./data --block disk=mem:?size=1G --listen 127.0.0.1:4420\n"

@@ -4,8 +4,10 @@
 
 #include "base/log.h"
 #include "rt/io.h"
+#include "rt/trace.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -50,6 +52,7 @@ static int signals_open(struct signals *s)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
     s->fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return s->fd < 0 ? -errno : 0;
 }
@@ -77,12 +80,26 @@ static int impatience_task(struct rt_task *t, void *arg)
 
     do
         sig = signals_next(t, s);
-    while (sig == SIGUSR1);
+    while (sig == SIGUSR1 || sig == SIGUSR2);
     if (sig > 0) {
         log_warn("second signal: stopping at once, commands in flight are lost");
         _exit(1);
     }
     return 0;
+}
+
+static void trace_line(const char *text, void *arg)
+{
+    fprintf(stderr, "trace: %s\n", text);
+    ++*(int *)arg;
+}
+
+static void print_trace(struct rt_task *t)
+{
+    int n = 0;
+
+    if (rt_trace_dump(t, trace_line, &n) == 0)
+        log_warn("no trace events: start with --trace EVENTS to keep some");
 }
 
 static void serve(struct rt_task *t, struct daemon *d, struct signals *s)
@@ -92,6 +109,10 @@ static void serve(struct rt_task *t, struct daemon *d, struct signals *s)
 
         if (sig == SIGUSR1) {
             daemon_log_stats(t, d);
+            continue;
+        }
+        if (sig == SIGUSR2) {
+            print_trace(t);
             continue;
         }
         if (sig > 0)

@@ -57,6 +57,7 @@ int runtime_opts(const struct opts *o, struct rt_config *cfg, struct err *why)
     cfg->poll = polls[opt_choice(o, "poll")];
     cfg->backend = backends[opt_choice(o, "backend")];
     cfg->buf_bytes = opt_u64(o, "mem");
+    cfg->trace_events = (unsigned)MIN(opt_u64(o, "trace"), 1u << 24);
     if (cfg->buf_bytes < 4 * MIB)
         return err_set(why, -EINVAL, "--mem: a reactor needs at least 4M of buffers");
     return opt_str(o, "cores") == NULL ? 0 : parse_cores(opt_str(o, "cores"), cfg, why);
@@ -70,6 +71,7 @@ void runtime_block_signals(void)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
 }

@@ -14,6 +14,8 @@
          "how reactors wait: spin a little, spin for ever, sleep at once"},                        \
         {"backend", 0, OPT_CHOICE, false, "auto|uring|epoll", "auto",                              \
          "what carries I/O; auto takes epoll where the kernel refuses io_uring"},                  \
+        {"trace", 0, OPT_U64, false, "EVENTS", "0",                                                \
+         "keep the last events of each reactor; a daemon prints them on SIGUSR2"},                 \
     {                                                                                              \
         "mem", 0, OPT_SIZE, false, "SIZE", "64M", "data buffers of each reactor"                   \
     }
@@ -21,7 +23,7 @@
 /** Fills in a configuration. It points to static memory. 0, or -EINVAL with text. */
 int runtime_opts(const struct opts *o, struct rt_config *cfg, struct err *why);
 
-/** SIGINT, SIGTERM and SIGUSR1 come by signalfd, SIGPIPE not at all. Before threads are started. */
+/** SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 come by signalfd, SIGPIPE not at all. Before threads are started. */
 void runtime_block_signals(void);
 
 #endif

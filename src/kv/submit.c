@@ -6,6 +6,8 @@
  */
 #include "kv/internal.h"
 
+#include "rt/trace.h"
+
 /* What an operation needs. */
 #define N_KEY (1u << 0)
 #define N_WRITABLE (1u << 1)
@@ -150,6 +152,7 @@ static void count(struct kv_chan *chan, const struct kv_req *req, int rc)
     else
         st->bytes += req->op == KV_STORE || req->op == KV_WRITE ? req->len : req->moved;
     hist_add(&st->latency_ns, rt_now() - req->start_ns);
+    rt_trace("kv done", req->req.trace_id, req->op, (uint64_t)-rc);
 }
 
 void kv_finish(struct kv_req *req, int rc)
@@ -291,6 +294,7 @@ void kv_submit(struct kv_chan *chan, struct kv_req *req)
     req->req.cancel = kv_cancel;
     req->chan = chan;
     req->start_ns = rt_now();
+    rt_trace("kv submit", req->req.trace_id, req->op, req->len);
     req->held = NULL;
     req->emul = NULL;
     req->origin = NULL;

@@ -9,7 +9,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-struct rt_bufs; /* buf.c */
+struct rt_bufs;       /* buf.c */
+struct rt_trace_ring; /* trace.c */
 
 struct rt_timers {
     struct rt_timer **heap; /* 1-based */
@@ -31,6 +32,7 @@ struct rt_reactor {
     struct rt_defer **defer_tail;
     struct rt_timers timers;
     struct rt_bufs *bufs;
+    struct rt_trace_ring *trace; /* NULL: not traced */
 
     struct rt_task *task; /* that runs now */
     void *main_sp;        /* where the loop continues when it parks */
@@ -106,6 +108,10 @@ void rt_tasks_fini(struct rt_reactor *r, bool abandon);
 /* buf.c */
 int rt_bufs_init(struct rt_reactor *r, size_t bytes);
 void rt_bufs_fini(struct rt_reactor *r);
+
+/* trace.c */
+int rt_trace_init(struct rt_reactor *r, unsigned events);
+void rt_trace_fini(struct rt_reactor *r);
 
 /* offload.c */
 void rt_offload_init(struct rt_offload_pool *pool, unsigned max);

@@ -37,6 +37,7 @@ struct rt_config {
     unsigned offload_threads; /* default 4 */
     size_t buf_bytes;         /* data buffers per reactor (rt/buf.h); default 64 MiB */
     uint64_t spin_ns;         /* adaptive: how long to spin; default 50 us */
+    unsigned trace_events;    /* rt/trace.h: how many each reactor keeps; default 0: off */
 };
 
 /**

@@ -4,6 +4,7 @@
 #include "rt/buf.h"
 #include "rt/io.h"
 #include "rt/sock.h"
+#include "rt/trace.h"
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -506,6 +507,32 @@ static int buffers(struct rt_task *t, void *arg)
     return 0;
 }
 
+static void count_line(const char *text, void *arg)
+{
+    if (strstr(text, " id 1-7 point 3 4") != NULL)
+        ++*(int *)arg;
+}
+
+static int traces(struct rt_task *t, void *arg)
+{
+    int found = 0;
+
+    (void)arg;
+    CHECK(rt_trace_dump(t, count_line, &found) == 0);
+    for (int i = 0; i < 1000; i++)
+        rt_trace("other", rt_trace_new(), 1, 2);
+    rt_trace("point", 1ull << 48 | 7, 3, 4);
+    CHECK(rt_trace_dump(t, count_line, &found) == 128); /* the last 128 */
+    CHECK(found == 1);
+    return 0;
+}
+
+static void tracing(void **state)
+{
+    (void)state;
+    assert_int_equal(rt_run(&(struct rt_config){.trace_events = 100}, traces, NULL, NULL), 0);
+}
+
 ON_BOTH(tasks, 1, tasks)
 ON_BOTH(conds, 1, conds)
 ON_BOTH(offloads, 1, offloads)
@@ -576,6 +603,7 @@ int main(void)
         BOTH(buffers),
         cmocka_unit_test(library),
         cmocka_unit_test(event_loop),
+        cmocka_unit_test(tracing),
     };
 
     return cmocka_run_group_tests_name("rt", tests, NULL, NULL);

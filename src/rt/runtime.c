@@ -383,6 +383,9 @@ static int reactor_init(struct rt_reactor *r, struct err *why)
     if (rc < 0)
         return err_set(why, rc, "cannot get %zu MiB for data buffers",
                        (size_t)(r->rt->cfg.buf_bytes / MIB));
+    rc = rt_trace_init(r, r->rt->cfg.trace_events);
+    if (rc < 0)
+        return err_set(why, rc, "no memory for %u trace events", r->rt->cfg.trace_events);
     rc = r->rt->ops->init(r, why);
     if (rc < 0)
         return rc;
@@ -397,6 +400,7 @@ static void reactor_fini(struct rt_reactor *r, bool abandon)
     r->rt->ops->fini(r);
     rt_bufs_fini(r);
     rt_timers_fini(r);
+    rt_trace_fini(r);
     rt_self_reactor = NULL;
 }
 

@@ -5,6 +5,8 @@
  */
 #include "front/nvmf/internal.h"
 
+#include "rt/trace.h"
+
 #include <string.h>
 
 struct nvmf_cmd *nvmf_cmd_get(struct nvmf_conn *c)
@@ -27,6 +29,7 @@ struct nvmf_cmd *nvmf_cmd_get(struct nvmf_conn *c)
     cmd->out_len = 0;
     cmd->dw0 = cmd->dw1 = 0;
     cmd->fused = NULL;
+    cmd->trace_id = rt_trace_new();
     c->nbusy++;
     return cmd;
 }
@@ -103,7 +106,10 @@ void nvmf_cmd_free(struct nvmf_cmd *cmd)
 
 static void response_sent(struct net_tx_item *item, int rc)
 {
-    nvmf_cmd_free(container_of(item, struct nvmf_cmd, tx));
+    struct nvmf_cmd *cmd = container_of(item, struct nvmf_cmd, tx);
+
+    rt_trace("nvmf sent", cmd->trace_id, cmd->conn->qid, le16_get(cmd->sqe.cid));
+    nvmf_cmd_free(cmd);
 }
 
 /* Writes the CapsuleResp; its length. */
@@ -205,7 +211,10 @@ void nvmf_cmd_complete_data(struct nvmf_cmd *cmd, uint32_t len)
 static int cmd_task_main(struct rt_task *t, void *arg)
 {
     struct nvmf_cmd *cmd = arg;
-    int status = cmd->task_fn(t, cmd);
+    int status;
+
+    rt_task_set_trace(t, cmd->trace_id);
+    status = cmd->task_fn(t, cmd);
 
     /* What the host has been asked for still comes, whoever wants it. */
     if (cmd->in != NULL)

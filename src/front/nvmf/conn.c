@@ -6,6 +6,8 @@
  */
 #include "front/nvmf/internal.h"
 
+#include "rt/trace.h"
+
 #include <string.h>
 
 #define TERM_WAIT_NS (2 * NS_PER_S)   /* for the host to close after a TermReq */
@@ -160,6 +162,7 @@ static int command_pdu(struct rt_task *t, struct nvmf_conn *c, const struct nvme
         return -EPROTO;
     }
     cmd->sqe = ((const struct nvme_tcp_cmd *)pdu)->sqe;
+    rt_trace("nvmf command", cmd->trace_id, c->qid, cmd->sqe.opc);
     rc = check_sgl(lay, cmd, fault);
     if (UNLIKELY(rc < 0)) {
         nvmf_cmd_free(cmd);

@@ -276,6 +276,7 @@ struct nvmf_out_wait {
 struct nvmf_cmd {
     struct nvmf_conn *conn;
     struct nvme_sqe sqe;
+    uint64_t trace_id;        /* of everything done for this command */
     uint8_t state;            /* enum nvmf_cmd_state */
     bool is_read;             /* the device request fills iov for the host */
     uint8_t for_what;         /* enum nvme_status_for */

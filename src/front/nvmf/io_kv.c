@@ -42,6 +42,7 @@ int nvmf_kv(struct rt_task *t, struct nvmf_cmd *cmd)
 static void submit(struct nvmf_cmd *cmd, rt_req_fn done)
 {
     rt_req_init(&cmd->kv.req, done);
+    cmd->kv.req.trace_id = cmd->trace_id;
     cmd->state = NVMF_CMD_DEVICE;
     kv_submit(nvmf_cmd_use(cmd)->kv, &cmd->kv);
 }

@@ -58,6 +58,7 @@ static uint8_t fua(const struct nvmf_cmd *cmd)
 static void submit(struct nvmf_cmd *cmd, uint8_t op, uint8_t flags)
 {
     rt_req_init(&cmd->blk.req, blk_done);
+    cmd->blk.req.trace_id = cmd->trace_id;
     fill_blk(cmd, op, flags, nvme_slba(&cmd->sqe), nvme_nlb(&cmd->sqe));
     cmd->state = NVMF_CMD_DEVICE;
     blk_submit(nvmf_cmd_use(cmd)->blk, &cmd->blk);
@@ -323,6 +324,7 @@ static void fused_second(struct nvmf_cmd *cmd, struct bytes data)
     cmd->iov[1] =
         (struct iovec){.iov_base = (void *)(uintptr_t)data.ptr, .iov_len = cmd->data_len};
     rt_req_init(&cmd->blk.req, fused_done);
+    cmd->blk.req.trace_id = cmd->trace_id;
     fill_blk(cmd, BLK_COMPARE_AND_WRITE, fua(cmd), nvme_slba(&cmd->sqe), nvme_nlb(&cmd->sqe));
     cmd->blk.iovcnt = 2;
     cmd->state = NVMF_CMD_DEVICE;

@@ -89,6 +89,149 @@ static void seed_direction(const struct transcript_conv *conv, bool to_controlle
     seed("pdu", iov, n);
 }
 
+/* --- scripts for fuzz/target.c: the numbers are its enum op ------------------------------------ */
+
+enum {
+    OP_OPEN,
+    OP_HOST,
+    OP_RAW,
+    OP_IC,
+    OP_CONNECT,
+    OP_ENABLE,
+    OP_COMMAND,
+    OP_SHORT,
+    OP_H2C,
+    OP_QUIET
+};
+
+static uint8_t script[65536];
+static size_t script_len;
+
+static void add(const void *data, size_t len)
+{
+    if (len > sizeof(script) - script_len)
+        return;
+    memcpy(script + script_len, data, len);
+    script_len += len;
+}
+
+#define ADD(...) add((const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
+
+static void add_command(const struct nvme_sqe *sqe, uint8_t how, const void *data, uint16_t len)
+{
+    ADD(OP_COMMAND);
+    add(sqe, sizeof(*sqe));
+    ADD(how, (uint8_t)len, (uint8_t)(len >> 8));
+    if (how & 1)
+        add(data, len);
+    ADD(OP_QUIET);
+}
+
+/* What a recorded host did with up to four connections, one after the other. */
+static void script_pdu(unsigned host, const struct transcript_pdu *pdu)
+{
+    const union nvme_tcp_pdu *p = (const void *)pdu->bytes.ptr;
+    const struct nvme_connect_cmd *connect = (const void *)&p->cmd.sqe;
+    uint32_t len;
+
+    switch (p->ch.type) {
+    case NVME_TCP_ICREQ:
+        ADD(OP_OPEN, (uint8_t)host, OP_IC, p->icreq.dgst, p->icreq.hpda, OP_QUIET);
+        break;
+    case NVME_TCP_CMD:
+        ADD(OP_HOST, (uint8_t)host);
+        len = le32_get(p->cmd.sqe.sgl.len);
+        if (connect->opc == NVME_OPC_FABRICS && connect->fctype == NVME_FC_CONNECT)
+            ADD(OP_CONNECT, (uint8_t)le16_get(connect->qid), 2, OP_QUIET);
+        else if (p->ch.pdo != 0)
+            add_command(&p->cmd.sqe, 1, pdu->bytes.ptr + p->ch.pdo, (uint16_t)len);
+        else
+            add_command(&p->cmd.sqe, 2, NULL, (uint16_t)len);
+        break;
+    case NVME_TCP_H2C_DATA:
+        ADD(OP_HOST, (uint8_t)host, OP_H2C, 0, OP_QUIET);
+        break;
+    }
+}
+
+static void seed_script(const struct transcript *tr)
+{
+    script_len = 0;
+    for (size_t c = 0; c < tr->nconvs && c < 4; c++) {
+        for (size_t i = 0; i < tr->convs[c].npdus; i++) {
+            if (tr->convs[c].pdus[i].to_controller)
+                script_pdu((unsigned)c, &tr->convs[c].pdus[i]);
+        }
+    }
+    seed_bytes("target", bytes_make(script, script_len));
+}
+
+static void script_begin(uint8_t dgst)
+{
+    script_len = 0;
+    ADD(OP_OPEN, 0, OP_IC, dgst, 0, OP_QUIET, OP_CONNECT, 0, 2, OP_QUIET, OP_ENABLE, OP_QUIET);
+    ADD(OP_OPEN, 1, OP_IC, dgst, 0, OP_QUIET, OP_CONNECT, 1, 0, OP_QUIET);
+}
+
+/* A command of a KV namespace, with its data in the capsule or by R2T. */
+static void script_kv(uint8_t opc, uint32_t cdw10, uint8_t how, const void *data, uint16_t len)
+{
+    struct nvme_sqe sqe = {.opc = opc, .nsid = le32_make(2), .cdw10 = le32_make(cdw10)};
+
+    nvme_kv_key_put(&sqe, bytes_of_str("key"));
+    add_command(&sqe, how, data, len);
+}
+
+static void seed_kv_scripts(void)
+{
+    for (uint8_t dgst = 0; dgst < 4; dgst++) {
+        script_begin(dgst);
+        script_kv(NVME_KV_STORE, 5, 1, "value", 5);
+        script_kv(NVME_KV_RETRIEVE, 4096, 0, NULL, 4096);
+        script_kv(NVME_KV_STORE, 30000, 0, NULL, 30000);
+        ADD(OP_H2C, 1, OP_QUIET, OP_H2C, 2, OP_QUIET);
+        script_kv(NVME_KV_LIST, 4096, 0, NULL, 4096);
+        script_kv(NVME_KV_EXIST, 0, 0, NULL, 0);
+        script_kv(NVME_KV_DELETE, 0, 0, NULL, 0);
+        script_kv(NVME_KV_RETRIEVE, 4096, 0, NULL, 4096);
+        seed_bytes("target", bytes_make(script, script_len));
+    }
+}
+
+/* Vendor commands; the handle is a guess that the fuzzer has to better. */
+static void seed_vendor_script(void)
+{
+    struct nvme_kvv_open open = {.mode = NVME_KVV_MODE_STORE,
+                                 .declared_len = 5,
+                                 .key = bytes_of_str("a key longer than sixteen bytes")};
+    struct nvme_kvv_io io = {.len = 5, .handle = 1, .flags = NVME_KVV_IO_COMMIT};
+    struct nvme_kvv_item put = {.key = bytes_of_str("k"), .val = bytes_of_str("v")};
+    struct nvme_sqe sqe = {.nsid = le32_make(2)};
+    uint8_t data[256];
+    size_t used = 0;
+    int len;
+
+    script_begin(0);
+    len = nvme_kvv_open_encode(&sqe, data, sizeof(data), &open);
+    add_command(&sqe, 1, data, (uint16_t)len);
+    sqe = (struct nvme_sqe){.nsid = le32_make(2)};
+    nvme_kvv_io_encode(&sqe, NVME_KVV_WRITE, &io);
+    add_command(&sqe, 1, "value", 5);
+    open = (struct nvme_kvv_open){.mode = NVME_KVV_MODE_READ, .key = open.key};
+    sqe = (struct nvme_sqe){.nsid = le32_make(2)};
+    len = nvme_kvv_open_encode(&sqe, data, sizeof(data), &open);
+    add_command(&sqe, 1, data, (uint16_t)len);
+    sqe = (struct nvme_sqe){.nsid = le32_make(2)};
+    io = (struct nvme_kvv_io){.len = 4096, .handle = 2, .flags = NVME_KVV_IO_CLOSE};
+    nvme_kvv_io_encode(&sqe, NVME_KVV_READ, &io);
+    add_command(&sqe, 0, NULL, 4096);
+    sqe = (struct nvme_sqe){.nsid = le32_make(2)};
+    nvme_kvv_batch_put(data, sizeof(data), &used, &put);
+    nvme_kvv_batch_encode(&sqe, (uint32_t)used, 1);
+    add_command(&sqe, 1, data, (uint16_t)used);
+    seed_bytes("target", bytes_make(script, script_len));
+}
+
 /* Commands with what came in their capsules; log pages and lists that came back. */
 static void seed_pdu(const struct transcript_pdu *pdu)
 {
@@ -117,6 +260,7 @@ static void seed_transcript(const char *path)
         for (size_t i = 0; i < tr.convs[c].npdus; i++)
             seed_pdu(&tr.convs[c].pdus[i]);
     }
+    seed_script(&tr);
     transcript_close(&tr);
 }
 
@@ -208,6 +352,8 @@ int main(int argc, char **argv)
     seed_vendor_commands();
     seed_kv();
     seed_texts();
+    seed_kv_scripts();
+    seed_vendor_script();
     printf("%u seeds in %s\n", nseeds, top);
     return 0;
 }

@@ -276,6 +276,7 @@ static void read_with_buffer(struct nvmf_cmd *cmd)
     r->off = read_offset(cmd);
     r->len = cmd->out_len;
     rt_req_init(&r->req, read_done);
+    r->req.trace_id = cmd->trace_id;
     cmd->state = NVMF_CMD_DEVICE;
     kv_submit(nvmf_cmd_use(cmd)->kv, r);
 }

@@ -206,12 +206,21 @@ static struct nvme_req *slot_free(struct nvme_slot *s)
     return req;
 }
 
+/* The controller gave the command up because it, or its queue, comes to an end: nobody knows
+ * whether it took effect, as when the connection is lost. */
+static bool was_given_up(const struct nvme_req *req)
+{
+    uint16_t code = req->status & NVME_SC_CODE_MASK;
+
+    return !req->cancelled && (code == NVME_SC_ABORT_QUEUE || code == NVME_SC_ABORT_REQ);
+}
+
 /* Passing errors (the transport lost data, the namespace is not ready) are tried again soon. */
 static bool try_again(struct nvme_queue *q, struct nvme_req *req, bool digest_bad)
 {
     if ((req->flags & NVME_REQ_REPEAT) == 0 || req->fed != NULL || req->cancelled)
         return false;
-    if (!digest_bad && !nvme_status_may_retry(req->status))
+    if (!digest_bad && !nvme_status_may_retry(req->status) && !was_given_up(req))
         return false;
     if (++req->tries >= NVME_TRIES_MAX || q->state != NVME_QUEUE_LIVE)
         return false;
@@ -224,6 +233,8 @@ static bool try_again(struct nvme_queue *q, struct nvme_req *req, bool digest_ba
 
 static int rc_of(const struct nvme_req *req)
 {
+    if (was_given_up(req))
+        return -ECONNRESET;
     if (req->sqe.opc == NVME_OPC_FABRICS)
         return nvme_errno_of_fabrics_status(req->status);
     return nvme_errno_of_status(req->status);

@@ -19,6 +19,8 @@
 #define KVN_OPS 64u          /* requests of several commands under way, per channel */
 #define KVN_STREAMS_STD 64u  /* streams open, per channel, with standard commands */
 #define KVN_STREAM_IOV 16u   /* entries of one window of a standard stream */
+#define KVN_TRIES_MAX 8u     /* of what may be repeated when the connection is lost in the middle */
+#define KVN_RETRY_NS (10 * NS_PER_MS)
 #define KVN_INLINE_IOV 5u    /* entries of the caller's that a BATCH of one record takes */
 
 struct kvn_dev {

@@ -15,7 +15,9 @@ static const struct param kvn_params[] = {
 
 int kvn_rc(const struct nvme_req *req, int rc)
 {
-    if (rc < 0 && req->status != 0 && req->sqe.opc >= NVME_KVV_CLOSE)
+    uint16_t code = req->status & NVME_SC_CODE_MASK;
+
+    if (rc < 0 && code >= NVME_SC_KVV_BAD_HANDLE && code <= NVME_SC_KVV_SEQUENCE)
         return nvme_kvv_errno_of_status(req->status);
     return rc;
 }

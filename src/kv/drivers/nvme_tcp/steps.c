@@ -383,7 +383,7 @@ static int delete_standard(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req
     return rc < 0 ? rc : kvn_exec(t, ctx, &n);
 }
 
-int kvn_steps(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
+static int by_steps(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
 {
     bool vendor = ctx->dev->vendor;
     struct kvn_stream *st;
@@ -419,4 +419,34 @@ int kvn_steps(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
     default:
         return -ENOTSUP;
     }
+}
+
+/* Requests that may be done twice, as a whole, when the connection was lost in the middle. Handles
+ * of a snapshot are lost with it. */
+static bool may_repeat(const struct kv_req *req)
+{
+    switch (req->op) {
+    case KV_STORE:
+        return (req->flags & ~KV_F_NO_VERSION) == 0;
+    case KV_RETRIEVE:
+    case KV_STAT:
+    case KV_LIST:
+    case KV_STORE_OPEN:
+    case KV_RETRIEVE_OPEN:
+        return req->snap == NULL;
+    default:
+        return false;
+    }
+}
+
+int kvn_steps(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
+{
+    int rc = by_steps(t, ctx, req);
+
+    for (unsigned i = 1; rc == -ECONNRESET && i < KVN_TRIES_MAX && may_repeat(req); i++) {
+        rc = rt_sleep(t, KVN_RETRY_NS);
+        if (rc == 0)
+            rc = by_steps(t, ctx, req);
+    }
+    return rc;
 }

@@ -3,6 +3,7 @@
 #include "cli/bench.h"
 
 #include <string.h>
+#include <unistd.h>
 
 static const char workloads[] = "read|write|mix|retrieve|store|kvmix";
 enum workload { READ, WRITE, MIX, RETRIEVE, STORE, KVMIX };
@@ -20,16 +21,24 @@ static int workload_of(struct cli *c)
 
 /*
  * A URI that names the same device but is another text, so that it is opened once more and has its
- * own connections: characters of the NQN are percent-encoded, by the bits of n.
+ * own connections: as another host, for targets let one host have few controllers only. When the
+ * URI names the host, characters of the NQN are percent-encoded, by the bits of n.
  */
 static void vary_uri(const char *uri, unsigned n, char *out, size_t max)
 {
     const char *from = strstr(uri, "/nqn.");
     size_t used = (size_t)(from + 1 - uri);
 
+    if (strstr(uri, "hostnqn=") == NULL) {
+        snprintf(out, max, "%s%chostnqn=nqn.2026-11.io.kvasir:bench-%ld-%u", uri,
+                 strchr(uri, '?') != NULL ? '&' : '?', (long)getpid(), n);
+        return;
+    }
     memcpy(out, uri, used);
     for (from++; *from != '\0' && used + 4 < max; from++) {
-        if ((n & 1) != 0 && (*from >= 'a' && *from <= 'z'))
+        if (*from == '?' || *from == '#' || *from == '%')
+            n = 0;
+        if ((n & 1) != 0)
             used += (size_t)snprintf(out + used, max - used, "%%%02X", (unsigned char)*from);
         else
             out[used++] = *from;

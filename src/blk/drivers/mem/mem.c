@@ -23,6 +23,8 @@ static const struct param mem_params[] = {
     {"size", PARAM_SIZE, "1G", false, "size of the device; memory is taken when it is written"},
     {"block_size", PARAM_SIZE, "4096", false, "512 to 65536"},
     {"name", PARAM_STR, NULL, false, "opens of the same name share one device"},
+    {"prealloc", PARAM_BOOL, "no", false,
+     "takes all memory at once, in huge pages if there are any"},
     {.name = NULL},
 };
 
@@ -50,6 +52,18 @@ static void mem_abandon(struct blk_dev *dev)
     free(m->name);
 }
 
+/*
+ * On the offload pool: it takes a while. Huge pages are asked for only here, for clearing one when
+ * it is first written would stop a reactor for longer than many requests take.
+ */
+static int take_memory(void *arg)
+{
+    struct mem_dev *m = arg;
+
+    madvise(m->data, m->size_bytes, MADV_HUGEPAGE);
+    return madvise(m->data, m->size_bytes, MADV_POPULATE_WRITE) == 0 ? 0 : -errno;
+}
+
 static int mem_open(struct rt_task *t, struct blk_dev *dev, const char *path,
                     const struct param_values *params, struct blk_info *info, struct err *why)
 {
@@ -71,7 +85,6 @@ static int mem_open(struct rt_task *t, struct blk_dev *dev, const char *path,
     if (m->data == MAP_FAILED)
         return err_set(why, -ENOMEM, "mem: no address space for %llu bytes",
                        (unsigned long long)size);
-    madvise(m->data, size, MADV_HUGEPAGE);
     m->size_bytes = size;
     m->block_shift = (uint32_t)__builtin_ctzll(block_bytes);
     m->name = name != NULL ? strdup(name) : NULL;
@@ -81,6 +94,11 @@ static int mem_open(struct rt_task *t, struct blk_dev *dev, const char *path,
                  BLK_CAP_COMPARE | BLK_CAP_NO_FLUSH;
     info->max_zero_bytes = ZERO_MAX_BYTES;
     info->buf_align = 1;
+    if (param_flag(params, "prealloc") && rt_offload(t, take_memory, m) < 0) {
+        mem_abandon(dev);
+        return err_set(why, -ENOMEM, "mem: %llu bytes of memory are not to be had",
+                       (unsigned long long)size);
+    }
     if (name == NULL)
         rt_random(info->uuid, sizeof(info->uuid));
     return 0;

@@ -43,6 +43,21 @@ static int gives_pages_back(struct rt_task *t, void *arg)
 }
 TEST(gives_pages_back, 1)
 
+static int takes_memory_at_once(struct rt_task *t, void *arg)
+{
+    struct blk_dev *dev;
+    struct blk_chan *chan;
+    struct err why;
+    long before = resident();
+
+    CHECK(dev_open(t, "mem:?size=32M&prealloc=yes", &dev, &chan) == 0);
+    CHECK(resident() - before >= 8192);
+    dev_close(t, dev, chan);
+    CHECK(blk_open(t, "mem:?size=1P&prealloc=yes", &dev, &why) < 0);
+    return 0;
+}
+TEST(takes_memory_at_once, 1)
+
 /* Blocks smaller than pages: what is beside the zeroed range stays. */
 static int zeroes_parts_of_pages(struct rt_task *t, void *arg)
 {
@@ -101,6 +116,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gives_pages_back_test),
+        cmocka_unit_test(takes_memory_at_once_test),
         cmocka_unit_test(zeroes_parts_of_pages_test),
         cmocka_unit_test(two_reactors_test),
     };

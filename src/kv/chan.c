@@ -37,6 +37,9 @@ static struct kv_chan *chan_new(struct kv_dev *dev)
         if ((chan->caps & KV_CAP_ORDERED_LIST) == 0)
             chan->plain_ops &= ~(1u << KV_LIST);
     }
+    chan->fast_ops = chan->plain_ops & (1u << KV_STORE | 1u << KV_RETRIEVE);
+    if ((chan->caps & KV_CAP_READ_ONLY) != 0)
+        chan->fast_ops &= ~(1u << KV_STORE);
     if (kv_emuls_init(chan) < 0) {
         kv_chan_free(chan);
         return NULL;

@@ -46,6 +46,7 @@ struct kv_chan {
     /* What the fast path reads. */
     void (*submit)(struct kv_chan *chan, struct kv_req *req);
     uint32_t plain_ops; /* 1 << op: the driver takes it as it is, here */
+    uint32_t fast_ops;  /* of these, store and retrieve, when they are allowed */
     uint32_t caps;
     uint32_t key_max;
     uint64_t val_max;

@@ -223,8 +223,7 @@ static int dev_start(struct rt_task *t, struct kv_dev *dev, const struct target 
     must(dev->info.key_max >= 1 && dev->info.key_max <= KV_KEY_MAX);
     if (bytes_are_zero(dev->info.uuid, sizeof(dev->info.uuid)))
         kv_uuid_of(dev->uri, dev->info.uuid);
-    if (!dev->driver->home &&
-        !(dev->driver->some_home && (dev->info.caps & KV_CAP_SNAPSHOT) != 0))
+    if (!dev->driver->home && !(dev->driver->some_home && (dev->info.caps & KV_CAP_SNAPSHOT) != 0))
         return 0;
     rc = kv_chan_get(t, dev, &dev->home_chan);
     if (rc < 0)

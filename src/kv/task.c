@@ -63,8 +63,12 @@ int kv_store(struct rt_task *t, struct kv_chan *chan, struct bytes key, struct b
              uint32_t flags)
 {
     struct iovec iov = {.iov_base = (void *)val.ptr, .iov_len = val.len};
-    struct kv_req req = {.op = KV_STORE, .flags = flags | KV_F_NO_VERSION, .key = key, .iov = &iov,
-                         .iovcnt = 1, .len = val.len};
+    struct kv_req req = {.op = KV_STORE,
+                         .flags = flags | KV_F_NO_VERSION,
+                         .key = key,
+                         .iov = &iov,
+                         .iovcnt = 1,
+                         .len = val.len};
 
     return run(t, chan, &req);
 }
@@ -73,8 +77,12 @@ int kv_retrieve(struct rt_task *t, struct kv_chan *chan, struct bytes key, void 
                 uint64_t *out_len)
 {
     struct iovec iov = {.iov_base = buf, .iov_len = max};
-    struct kv_req req = {.op = KV_RETRIEVE, .flags = KV_F_NO_VERSION, .key = key, .iov = &iov,
-                         .iovcnt = 1, .len = max};
+    struct kv_req req = {.op = KV_RETRIEVE,
+                         .flags = KV_F_NO_VERSION,
+                         .key = key,
+                         .iov = &iov,
+                         .iovcnt = 1,
+                         .len = max};
     int rc = run(t, chan, &req);
 
     if (rc >= 0)

@@ -11,14 +11,20 @@
 
 /* --- hash table ------------------------------------------------------------------------------------ */
 
-static uint64_t mum(uint64_t a, uint64_t b)
+static inline uint64_t mum(uint64_t a, uint64_t b)
 {
     unsigned __int128 m = (unsigned __int128)a * b;
 
     return (uint64_t)m ^ (uint64_t)(m >> 64);
 }
 
-static uint32_t hash_of(const struct mem_index *ix, struct bytes key)
+static uint32_t hash_end(const struct mem_index *ix, const uint64_t w[2], uint64_t h)
+{
+    h = mum(w[0] ^ ix->secret[0], w[1] ^ h);
+    return (uint32_t)mum(h ^ ix->secret[1], ix->secret[2]);
+}
+
+static uint32_t hash_long(const struct mem_index *ix, struct bytes key)
 {
     const uint8_t *p = key.ptr;
     size_t left = key.len;
@@ -29,17 +35,22 @@ static uint32_t hash_of(const struct mem_index *ix, struct bytes key)
         memcpy(w, p, 16);
         h = mum(w[0] ^ ix->secret[0], w[1] ^ h);
     }
-    if (LIKELY(left == 16)) {
-        memcpy(w, p, 16);
-    } else {
-        w[0] = w[1] = 0;
-        memcpy(w, p, left);
-    }
-    h = mum(w[0] ^ ix->secret[0], w[1] ^ h);
-    return (uint32_t)mum(h ^ ix->secret[1], ix->secret[2] | 1);
+    w[0] = w[1] = 0;
+    memcpy(w, p, left);
+    return hash_end(ix, w, h);
 }
 
-static uint64_t bucket_of(const struct mem_index *ix, uint32_t hash)
+static inline uint32_t hash_of(const struct mem_index *ix, struct bytes key)
+{
+    uint64_t w[2];
+
+    if (UNLIKELY(key.len != 16))
+        return hash_long(ix, key);
+    memcpy(w, key.ptr, 16);
+    return hash_end(ix, w, ix->secret[2] ^ 16);
+}
+
+static inline uint64_t bucket_of(const struct mem_index *ix, uint32_t hash)
 {
     uint64_t b = hash & (2 * ix->low - 1);
 
@@ -92,7 +103,7 @@ static void table_shrink(struct mem_index *ix)
     slab_uncharge(&ix->slab, sizeof(*ix->bucket));
 }
 
-static bool key_is(const struct mem_entry *e, struct bytes key)
+static inline bool key_is(const struct mem_entry *e, struct bytes key)
 {
     uint64_t a[2], b[2];
 
@@ -105,7 +116,7 @@ static bool key_is(const struct mem_entry *e, struct bytes key)
     return ((a[0] ^ b[0]) | (a[1] ^ b[1])) == 0;
 }
 
-static struct mem_entry *find_hashed(struct mem_index *ix, struct bytes key, uint32_t hash)
+static inline struct mem_entry *find_hashed(struct mem_index *ix, struct bytes key, uint32_t hash)
 {
     struct mem_entry *e = ix->bucket[bucket_of(ix, hash)];
 
@@ -275,6 +286,7 @@ int mem_index_init(struct mem_index *ix, uint64_t size_bytes, const uint64_t sec
 
     *ix = (struct mem_index){.nbuckets = BUCKETS_MIN, .low = BUCKETS_MIN};
     memcpy(ix->secret, secret, sizeof(ix->secret));
+    ix->secret[2] |= 1;
     list_init(&ix->snaps);
     rc = slab_init(&ix->slab, size_bytes);
     if (rc < 0)

@@ -80,6 +80,14 @@ static int value_for(struct mem *m, const struct mem_value *live, uint32_t flags
     return *out_v != NULL ? 0 : -ENOSPC;
 }
 
+/* Whether the present value can be overwritten: nobody else sees it, and it is in one piece. */
+static inline bool fits_in_place(const struct mem *m, const struct mem_value *live,
+                                 const struct kv_req *req)
+{
+    return live->len == req->len && live->refs == 1 && !live->chunked &&
+           (req->flags & KV_F_APPEND) == 0 && list_empty(&m->ix.snaps);
+}
+
 static int mem_store(struct mem *m, struct kv_req *req)
 {
     struct mem_entry *e = mem_find(&m->ix, req->key);
@@ -91,6 +99,12 @@ static int mem_store(struct mem *m, struct kv_req *req)
     rc = check(req->flags, req->version, live);
     if (rc < 0)
         return rc;
+    if (LIKELY(live != NULL && fits_in_place(m, live, req))) {
+        if (LIKELY(req->len > 0))
+            (void)mem_value_write(&m->ix.slab, live, 0, req->iov, req->iovcnt, req->len);
+        req->version = live->seq = ++m->ix.seq;
+        return 0;
+    }
     rc = value_for(m, live, req->flags, req->len, &v, &off);
     if (rc < 0)
         return rc;

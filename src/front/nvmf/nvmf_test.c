@@ -1,133 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The target, through a raw host: handshake, Connect, identify, NVM and KV commands. */
-#include "front/nvmf/test_client.h"
-
-#include "rt/buf.h"
+#include "front/nvmf/test_env.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <cmocka.h>
-
-#define NQN "nqn.2026-11.io.kvasir:test"
-#define DNR NVME_SC_DNR
-
-/* Checks inside tasks: the number of the line that failed goes back to the main stack. */
-#define CHECK(cond)                                                                                \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            fprintf(stderr, "line %d: %s\n", __LINE__, #cond);                                     \
-            return -__LINE__;                                                                      \
-        }                                                                                          \
-    } while (0)
-#define STATUS(reply, want)                                                                        \
-    do {                                                                                           \
-        if ((reply).status != (uint16_t)(want)) {                                                  \
-            fprintf(stderr, "line %d: status %03x (%s)\n", __LINE__, (reply).status,               \
-                    nvme_status_text((reply).status));                                             \
-            return -__LINE__;                                                                      \
-        }                                                                                          \
-    } while (0)
-#define OK(call)                                                                                   \
-    do {                                                                                           \
-        int rc_ = (call);                                                                          \
-        if (rc_ != 0) {                                                                            \
-            fprintf(stderr, "line %d: %s is %d\n", __LINE__, #call, rc_);                          \
-            return -__LINE__;                                                                      \
-        }                                                                                          \
-    } while (0)
-
-/* --- a target with a block and a KV namespace -------------------------------------------------------- */
-
-struct env {
-    struct nvmf_config cfg;
-    struct nvmf_target *tgt;
-    struct blk_dev *blk;
-    struct kv_dev *kv;
-    struct net_addr addr;
-    int (*body)(struct rt_task *t, struct env *e);
-    const char *kv_uri;
-};
-
-static int env_open(struct rt_task *t, struct env *e)
-{
-    struct nvmf_subsys_config sub = {.nqn = NQN, .allow_any_host = true};
-    struct nvmf_ns_config ns = {0};
-    struct net_addr any;
-    struct err why = {""};
-    uint32_t nsid;
-
-    OK(blk_open(t, "mem:?size=64M&block_size=512", &e->blk, &why));
-    OK(kv_open(t, "mem:", &e->kv, &why));
-    OK(nvmf_target_new(&e->cfg, &e->tgt, &why));
-    OK(nvmf_subsys_add(t, e->tgt, &sub, &why));
-    ns.blk = e->blk;
-    OK(nvmf_ns_add(t, e->tgt, NQN, &ns, &nsid, &why));
-    CHECK(nsid == 1);
-    ns.blk = NULL;
-    ns.kv = e->kv;
-    OK(nvmf_ns_add(t, e->tgt, NQN, &ns, &nsid, &why));
-    CHECK(nsid == 2);
-    OK(net_addr_parse("127.0.0.1:0", 1, &any, &why));
-    OK(nvmf_listen(t, e->tgt, &any, &e->addr, &why));
-    return 0;
-}
-
-static int env_main(struct rt_task *t, void *arg)
-{
-    struct env *e = arg;
-    struct rt_buf_stats bufs;
-    int rc = env_open(t, e);
-
-    if (rc == 0)
-        rc = e->body(t, e);
-    nvmf_target_close(t, e->tgt);
-    if (e->blk != NULL)
-        blk_close(t, e->blk);
-    if (e->kv != NULL)
-        kv_close(t, e->kv);
-    rt_buf_stats(&bufs);
-    if (rc == 0)
-        CHECK(bufs.small_free == bufs.small_total && bufs.large_free == bufs.large_total);
-    return rc;
-}
-
-static void run_env(struct env *e, unsigned reactors, size_t buf_bytes)
-{
-    struct rt_config cfg = {.reactors = reactors, .poll = RT_POLL_NEVER, .buf_bytes = buf_bytes};
-    struct err why = {""};
-    int rc = rt_run(&cfg, env_main, e, &why);
-
-    if (rc < 0)
-        print_error("line %d (%s)\n", -rc, why.text);
-    assert_int_equal(rc, 0);
-}
-
-#define TEST_ENV(name, reactors, bytes)                                                            \
-    static void name(void **state)                                                                 \
-    {                                                                                              \
-        struct env e = {.body = name##_body};                                                      \
-        (void)state;                                                                               \
-        run_env(&e, reactors, bytes);                                                              \
-    }
-
-static struct nvme_sqe rw(uint8_t opc, uint64_t lba, uint32_t nblocks)
-{
-    struct nvme_sqe sqe = {.opc = opc, .nsid = le32_make(1), .cdw12 = le32_make(nblocks - 1)};
-
-    nvme_set_slba(&sqe, lba);
-    return sqe;
-}
-
-static void pattern(uint8_t *buf, size_t len, unsigned seed)
-{
-    for (size_t i = 0; i < len; i++)
-        buf[i] = (uint8_t)(seed * 131 + i * 7 + (i >> 8) * 3 + (i >> 16));
-}
-
-/* --- tests ---------------------------------------------------------------------------------------------- */
 
 static int write_read(struct rt_task *t, struct cl *io, uint64_t lba, uint32_t nblocks,
                       unsigned seed)
@@ -188,15 +65,6 @@ static int nvm_split_body(struct rt_task *t, struct env *e)
     return nvm_with(t, e, NVME_TCP_DGST_HEADER | NVME_TCP_DGST_DATA, 3, 4);
 }
 TEST_ENV(nvm_split, 1, 8 * MIB)
-
-static struct nvme_sqe kv_cmd(uint8_t opc, const char *key, uint32_t cdw10, uint8_t options)
-{
-    struct nvme_sqe sqe = {.opc = opc, .nsid = le32_make(2), .cdw10 = le32_make(cdw10)};
-
-    nvme_kv_key_put(&sqe, bytes_of_str(key));
-    nvme_kv_set_options(&sqe, options);
-    return sqe;
-}
 
 static int kv_round(struct rt_task *t, struct cl *io, const char *key, uint32_t len, unsigned seed)
 {

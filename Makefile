@@ -57,7 +57,7 @@ fuzz: $(FUZZ)/build.ninja    ## fuzz targets; T=target, SECONDS=n each (60)
 soak: build                  ## the simulator on new seeds for MINUTES (60)
 	@tools/test --build $(BUILD) --minutes $(or $(MINUTES),60) soak
 
-lint: deps                   ## format, include order, licence lines, READMEs, man pages, clang with -Werror
+lint: build                  ## format, include order, licence lines, READMEs, man pages, clang with -Werror
 	@tools/lint
 
 format:                      ## what lint asks of the format of .c files

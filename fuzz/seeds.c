@@ -89,7 +89,7 @@ static void seed_direction(const struct transcript_conv *conv, bool to_controlle
     seed("pdu", iov, n);
 }
 
-/* --- scripts for fuzz/target.c: the numbers are its enum op ------------------------------------ */
+/* --- scripts for fuzz/target.c: the numbers are its enum op ----------------------------------- */
 
 enum {
     OP_OPEN,
@@ -198,37 +198,57 @@ static void seed_kv_scripts(void)
     }
 }
 
-/* Vendor commands; the handle is a guess that the fuzzer has to better. */
-static void seed_vendor_script(void)
+static void script_open(const struct nvme_kvv_open *open)
 {
-    struct nvme_kvv_open open = {.mode = NVME_KVV_MODE_STORE,
-                                 .declared_len = 5,
-                                 .key = bytes_of_str("a key longer than sixteen bytes")};
-    struct nvme_kvv_io io = {.len = 5, .handle = 1, .flags = NVME_KVV_IO_COMMIT};
+    struct nvme_sqe sqe = {.nsid = le32_make(2)};
+    uint8_t data[256];
+    int len = nvme_kvv_open_encode(&sqe, data, sizeof(data), open);
+
+    add_command(&sqe, 1, data, (uint16_t)len);
+}
+
+/* On the handle that came last. */
+static void script_io(enum nvme_kvv_opcode opc, uint32_t len, uint64_t offset, uint32_t flags)
+{
+    struct nvme_kvv_io io = {.len = len, .offset = offset, .flags = flags};
+    struct nvme_sqe sqe = {.nsid = le32_make(2)};
+
+    nvme_kvv_io_encode(&sqe, opc, &io);
+    add_command(&sqe, opc == NVME_KVV_WRITE ? 5 : 4, "0123456789", (uint16_t)len);
+}
+
+static void seed_vendor_scripts(void)
+{
+    struct bytes key = bytes_of_str("a key longer than sixteen bytes");
     struct nvme_kvv_item put = {.key = bytes_of_str("k"), .val = bytes_of_str("v")};
     struct nvme_sqe sqe = {.nsid = le32_make(2)};
     uint8_t data[256];
     size_t used = 0;
-    int len;
 
     script_begin(0);
-    len = nvme_kvv_open_encode(&sqe, data, sizeof(data), &open);
-    add_command(&sqe, 1, data, (uint16_t)len);
-    sqe = (struct nvme_sqe){.nsid = le32_make(2)};
-    nvme_kvv_io_encode(&sqe, NVME_KVV_WRITE, &io);
-    add_command(&sqe, 1, "value", 5);
-    open = (struct nvme_kvv_open){.mode = NVME_KVV_MODE_READ, .key = open.key};
-    sqe = (struct nvme_sqe){.nsid = le32_make(2)};
-    len = nvme_kvv_open_encode(&sqe, data, sizeof(data), &open);
-    add_command(&sqe, 1, data, (uint16_t)len);
-    sqe = (struct nvme_sqe){.nsid = le32_make(2)};
-    io = (struct nvme_kvv_io){.len = 4096, .handle = 2, .flags = NVME_KVV_IO_CLOSE};
-    nvme_kvv_io_encode(&sqe, NVME_KVV_READ, &io);
-    add_command(&sqe, 0, NULL, 4096);
-    sqe = (struct nvme_sqe){.nsid = le32_make(2)};
+    script_open(
+        &(struct nvme_kvv_open){.mode = NVME_KVV_MODE_STORE, .declared_len = 10, .key = key});
+    script_io(NVME_KVV_WRITE, 5, 0, 0);
+    script_io(NVME_KVV_WRITE, 5, 5, NVME_KVV_IO_COMMIT);
+    script_open(&(struct nvme_kvv_open){.mode = NVME_KVV_MODE_READ, .key = key});
+    script_io(NVME_KVV_INFO, 32, 0, 0);
+    script_io(NVME_KVV_READ, 10, 2, NVME_KVV_IO_CLOSE);
+    script_open(&(struct nvme_kvv_open){.mode = NVME_KVV_MODE_STAT, .key = key});
+    seed_bytes("target", bytes_make(script, script_len));
+
+    script_begin(3);
     nvme_kvv_batch_put(data, sizeof(data), &used, &put);
     nvme_kvv_batch_encode(&sqe, (uint32_t)used, 1);
     add_command(&sqe, 1, data, (uint16_t)used);
+    script_open(&(struct nvme_kvv_open){.mode = NVME_KVV_MODE_SNAPSHOT});
+    script_open(&(struct nvme_kvv_open){.mode = NVME_KVV_MODE_LIST, .prefix = put.key});
+    script_io(NVME_KVV_READ, 64, 0, 0);
+    script_io(NVME_KVV_CLOSE, 0, 0, 0);
+    script_open(&(struct nvme_kvv_open){.mode = NVME_KVV_MODE_DELETE, .key = put.key});
+    script_open(&(struct nvme_kvv_open){
+        .mode = NVME_KVV_MODE_STORE, .declared_len = NVME_KVV_LEN_UNKNOWN, .key = key});
+    script_io(NVME_KVV_WRITE, 5, 0, 0);
+    script_io(NVME_KVV_COMMIT, 0, 0, 0);
     seed_bytes("target", bytes_make(script, script_len));
 }
 
@@ -353,7 +373,7 @@ int main(int argc, char **argv)
     seed_kv();
     seed_texts();
     seed_kv_scripts();
-    seed_vendor_script();
+    seed_vendor_scripts();
     printf("%u seeds in %s\n", nseeds, top);
     return 0;
 }

@@ -66,6 +66,7 @@ struct world {
     struct host host[HOSTS];
     unsigned current;
     uint16_t cntlid;
+    uint32_t dw0; /* the last that was not 0: a handle, perhaps */
     uint8_t out[NVME_TCP_PUT_MAX + DATA_MAX + 8];
     struct nvmf_target *tgt;
     struct blk_dev *blk;
@@ -231,13 +232,16 @@ static void send_ic(struct rt_task *t, struct host *h, uint8_t dgst, uint8_t hpd
     host_write(t, h, pdu, nvme_tcp_put_icreq(pdu, hpda, dgst, 0));
 }
 
-/* A capsule with or without data. how: bit 0 the data is in it, bit 1 the SGL is as it was given. */
+/* A capsule with or without data. how: bit 0 the data is in it, bit 1 the SGL is as it was given,
+ * bit 2 CDW11 is the last DW0 that came (a handle). */
 static void send_command(struct rt_task *t, struct host *h, struct nvme_sqe *sqe, uint8_t how,
                          const void *data, uint32_t len)
 {
     uint32_t in_capsule = how & 1 ? MIN(len, 8192u) : 0;
     size_t n;
 
+    if (how & 4)
+        sqe->cdw11 = le32_make(w.dw0);
     if ((how & 2) == 0 && in_capsule > 0)
         nvme_tcp_sgl_in_capsule(sqe, in_capsule);
     else if ((how & 2) == 0)

@@ -189,7 +189,7 @@ static void seed_kv_scripts(void)
         script_kv(NVME_KV_STORE, 5, 1, "value", 5);
         script_kv(NVME_KV_RETRIEVE, 4096, 0, NULL, 4096);
         script_kv(NVME_KV_STORE, 30000, 0, NULL, 30000);
-        ADD(OP_H2C, 1, OP_QUIET, OP_H2C, 2, OP_QUIET);
+        ADD(OP_H2C, 1, OP_QUIET, OP_H2C, 0, OP_QUIET);
         script_kv(NVME_KV_LIST, 4096, 0, NULL, 4096);
         script_kv(NVME_KV_EXIST, 0, 0, NULL, 0);
         script_kv(NVME_KV_DELETE, 0, 0, NULL, 0);

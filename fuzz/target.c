@@ -66,7 +66,7 @@ struct world {
     struct host host[HOSTS];
     unsigned current;
     uint16_t cntlid;
-    uint32_t dw0; /* the last that was not 0: a handle, perhaps */
+    uint32_t handle; /* the last that came */
     uint8_t out[NVME_TCP_PUT_MAX + DATA_MAX + 8];
     struct nvmf_target *tgt;
     struct blk_dev *blk;
@@ -87,6 +87,16 @@ void __wrap__exit(int code)
 
 /* --- what comes back -------------------------------------------------------------------------- */
 
+/* Any result may be a controller's id or a handle; a wrong one is only one more thing to try. */
+static void got_result(uint32_t dw0, uint16_t status)
+{
+    if (status != NVME_SC_SUCCESS || dw0 == 0)
+        return;
+    w.cntlid = (uint16_t)dw0;
+    if (dw0 > 0xff) /* the number of a place, and how often it was used */
+        w.handle = dw0;
+}
+
 static void got_pdu(struct host *h, const struct nvme_tcp_layout *l, const union nvme_tcp_pdu *pdu)
 {
     switch (l->type) {
@@ -104,9 +114,7 @@ static void got_pdu(struct host *h, const struct nvme_tcp_layout *l, const union
         h->is_dead = true;
         break;
     case NVME_TCP_RESP:
-        /* Any success may be a Connect's; a wrong CNTLID is only one more thing to try. */
-        if (nvme_cqe_status(&pdu->resp.cqe) == NVME_SC_SUCCESS && le32_get(pdu->resp.cqe.dw0) != 0)
-            w.cntlid = (uint16_t)le32_get(pdu->resp.cqe.dw0);
+        got_result(le32_get(pdu->resp.cqe.dw0), nvme_cqe_status(&pdu->resp.cqe));
         must((le16_get(pdu->resp.cqe.status) & 1) == 0);
         must(le16_get(pdu->resp.cqe.sqid) == 0);
         break;
@@ -233,7 +241,7 @@ static void send_ic(struct rt_task *t, struct host *h, uint8_t dgst, uint8_t hpd
 }
 
 /* A capsule with or without data. how: bit 0 the data is in it, bit 1 the SGL is as it was given,
- * bit 2 CDW11 is the last DW0 that came (a handle). */
+ * bit 2 CDW11 is the last handle that came. */
 static void send_command(struct rt_task *t, struct host *h, struct nvme_sqe *sqe, uint8_t how,
                          const void *data, uint32_t len)
 {
@@ -241,7 +249,7 @@ static void send_command(struct rt_task *t, struct host *h, struct nvme_sqe *sqe
     size_t n;
 
     if (how & 4)
-        sqe->cdw11 = le32_make(w.dw0);
+        sqe->cdw11 = le32_make(w.handle);
     if ((how & 2) == 0 && in_capsule > 0)
         nvme_tcp_sgl_in_capsule(sqe, in_capsule);
     else if ((how & 2) == 0)

@@ -107,7 +107,8 @@ static void make_keys(struct history *h)
                                     126, 127, 128, 254, 255, 381, 2047, 2048};
 
     for (unsigned i = 0; i < KEYS;) {
-        uint32_t len = MIN(lens[below(h, ARRAY_LEN(lens))], h->s->key_max);
+        uint32_t some = lens[below(h, ARRAY_LEN(lens))];
+        uint32_t len = MIN(some, h->s->key_max);
         uint8_t *k = malloc(len);
         bool twice = false;
 

@@ -71,12 +71,13 @@ static int end_object(struct kv_req *req, int rc)
     case KV_STORE_OPEN:
         if (rc < 0)
             free_stream(kvn_stream_of(req));
-        return rc;
+        return kvn_store_rc(req->flags, rc);
     case KV_SNAP_OPEN:
         if (rc < 0)
             free_stream((struct kvn_stream *)req->snap);
         return rc;
     case KV_COMMIT:
+        rc = kvn_store_rc(kvn_stream_of(req)->flags, rc);
         free_stream(kvn_stream_of(req));
         return rc;
     case KV_ABORT:
@@ -310,7 +311,7 @@ static bool open_object(struct kvn_ctx *ctx, struct kv_req *req)
         kv_complete(req, -ENOMEM);
         return true;
     }
-    *st = (struct kvn_stream){.ctx = ctx, .writing = req->op == KV_STORE_OPEN, .len = req->len};
+    *st = (struct kvn_stream){.ctx = ctx, .flags = req->flags, .len = req->len};
     if (req->op == KV_SNAP_OPEN) {
         req->snap = (struct kv_snap *)st;
         return open_command(ctx, req, NVME_KVV_MODE_SNAPSHOT, true);

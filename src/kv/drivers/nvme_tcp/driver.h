@@ -20,6 +20,7 @@
 #define KVN_STREAMS_STD 64u  /* streams open, per channel, with standard commands */
 #define KVN_STREAM_IOV 16u   /* entries of one window of a standard stream */
 #define KVN_TRIES_MAX 8u     /* of what may be repeated when the connection is lost in the middle */
+#define KVN_PAGE_BYTES 4096u /* holds the longest key and what a list puts around it */
 #define KVN_RETRY_NS (10 * NS_PER_MS)
 #define KVN_INLINE_IOV 5u    /* entries of the caller's that a BATCH of one record takes */
 
@@ -58,6 +59,7 @@ struct kvn_op {
     struct kv_req *req;
     struct rt_task *task;
     struct list link;
+    uint8_t page[KVN_PAGE_BYTES]; /* of a list, when the caller's buffer is small */
 };
 
 /** The driver's part of a kv_req. */
@@ -89,7 +91,7 @@ struct kvn_conn {
 struct kvn_stream {
     struct kvn_ctx *ctx;
     uint64_t len;               /* declared, or of the value */
-    bool writing;
+    uint32_t flags;             /* of STORE_OPEN */
     /* Vendor commands. */
     uint32_t handle;            /* 0: a standard stream */
     uint32_t connection;
@@ -127,6 +129,8 @@ static inline struct kv_req *kvn_req_of(struct kvn_io *io)
 void kvn_op_start(struct kvn_ctx *ctx, struct kv_req *req);
 /** rc of a command, knowing the vendor statuses. */
 int kvn_rc(const struct nvme_req *req, int rc);
+/** Of a store: a key that is not there has no version to compare, which the target reports apart. */
+int kvn_store_rc(uint32_t flags, int rc);
 
 /* direct.c: true when the request is on its way as one command. */
 bool kvn_direct(struct kvn_ctx *ctx, struct kv_req *req);

@@ -22,6 +22,13 @@ int kvn_rc(const struct nvme_req *req, int rc)
     return rc;
 }
 
+int kvn_store_rc(uint32_t flags, int rc)
+{
+    bool absent_is_stale = (flags & (KV_F_IF_VERSION | KV_F_MUST_EXIST)) == KV_F_IF_VERSION;
+
+    return rc == -ENOENT && absent_is_stale ? -ESTALE : rc;
+}
+
 /* --- device -------------------------------------------------------------------------------------- */
 
 static int check(struct rt_task *t, struct nvme_ctrl *ctrl, void *arg, struct err *why)

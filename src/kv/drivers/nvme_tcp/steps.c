@@ -222,24 +222,49 @@ static int retrieve_open(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *
 /* --- lists --------------------------------------------------------------------------------------- */
 
 /*
- * A page as it came, into the form of kv_list_next(), in place: entries only become shorter. `skip`
- * is left out.
+ * A page on the wire is a little larger than what it becomes. It is taken into the caller's buffer
+ * and packed there when that is large, else by way of a buffer that holds any key.
  */
-static int repack(struct kv_req *req, uint32_t page_len, struct bytes skip)
+struct page {
+    uint8_t *buf;
+    uint32_t room;
+    uint32_t len;
+    struct iovec iov;
+};
+
+static struct page page_for(struct kv_req *req)
 {
-    uint8_t *buf = req->iov[0].iov_base;
+    struct page p = {.buf = req->iov[0].iov_base};
+
+    p.room = (uint32_t)MIN(req->iov[0].iov_len, (size_t)(1u << 20)) & ~3u;
+    if (req->iov[0].iov_len < KVN_PAGE_BYTES) {
+        p.buf = kvn_io_of(req)->op->page;
+        p.room = KVN_PAGE_BYTES;
+    }
+    p.iov = (struct iovec){.iov_base = p.buf, .iov_len = p.room};
+    return p;
+}
+
+/* Into the form of kv_list_next(); entries only become shorter. `skip` is left out. */
+static int repack(struct kv_req *req, const struct page *p, struct bytes skip)
+{
+    uint8_t *out = req->iov[0].iov_base;
     struct nvme_kv_list_iter it;
     struct bytes key;
     size_t used = 0;
     uint32_t n = 0;
 
-    if (nvme_kv_list_begin(&it, buf, page_len) < 0)
+    if (nvme_kv_list_begin(&it, p->buf, p->len) < 0)
         return -EPROTO;
     while (nvme_kv_list_next(&it, KV_KEY_MAX, &key)) {
         if (skip.len > 0 && bytes_eq(key, skip))
             continue;
-        memmove(buf + used + 2, key.ptr, key.len);
-        le16_put(buf + used, (uint16_t)key.len);
+        if (used + 2 + key.len > req->iov[0].iov_len) {
+            req->more = true;
+            break;
+        }
+        memmove(out + used + 2, key.ptr, key.len);
+        le16_put(out + used, (uint16_t)key.len);
         used += key.len + 2;
         n++;
     }
@@ -247,14 +272,6 @@ static int repack(struct kv_req *req, uint32_t page_len, struct bytes skip)
         return -EPROTO;
     req->moved = used;
     req->nkeys = n;
-    return 0;
-}
-
-static int list_no_room(struct kv_req *req)
-{
-    req->moved = 0;
-    req->nkeys = 0;
-    req->more = true;
     return 0;
 }
 
@@ -268,30 +285,26 @@ static int list_vendor(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *re
         .key = req->key,
         .prefix = req->prefix,
     };
-    uint32_t room = (uint32_t)MIN(req->iov[0].iov_len, (size_t)(1u << 30)) & ~3u;
-    struct nvme_kvv_io io = {.len = room, .flags = NVME_KVV_IO_CLOSE};
-    struct nvme_req n = {.dir = NVME_DIR_C2H, .iov = req->iov, .iovcnt = 1, .data_len = room};
+    struct page p = page_for(req);
+    struct nvme_kvv_io io = {.len = p.room, .flags = NVME_KVV_IO_CLOSE};
+    struct nvme_req n = {.dir = NVME_DIR_C2H, .iov = &p.iov, .iovcnt = 1, .data_len = p.room};
     struct handle h = {0};
     uint32_t ignored;
-    int rc;
+    int rc = open_handle(t, ctx, &open, snap, &h, &ignored);
 
-    if (room < 8)
-        return list_no_room(req);
-    rc = open_handle(t, ctx, &open, snap, &h, &ignored);
     if (rc < 0)
         return rc;
     rc = on_handle(t, &h, NVME_KVV_READ, &io, &n);
     if (rc == 0)
         h.number = 0;
     close_handle(t, &h);
-    if (rc == -EINVAL)
-        return list_no_room(req); /* not one key fits */
     if (rc < 0)
         return rc;
     if (n.dw0 != n.moved)
         return -EPROTO;
+    p.len = n.moved;
     req->more = (n.dw1 & NVME_KVV_MORE) != 0;
-    return repack(req, n.moved, bytes_make(NULL, 0));
+    return repack(req, &p, bytes_make(NULL, 0));
 }
 
 /*
@@ -300,29 +313,28 @@ static int list_vendor(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *re
  */
 static int list_standard(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
 {
-    uint32_t room = (uint32_t)MIN(req->iov[0].iov_len, (size_t)(1u << 20)) & ~3u;
-    struct nvme_req n = {.dir = NVME_DIR_C2H, .iov = req->iov, .iovcnt = 1, .data_len = room,
+    struct page p = page_for(req);
+    struct nvme_req n = {.dir = NVME_DIR_C2H, .iov = &p.iov, .iovcnt = 1, .data_len = p.room,
                          .flags = NVME_REQ_REPEAT, .sqe.opc = NVME_KV_LIST};
     struct bytes skip = (req->flags & KV_F_AFTER) != 0 ? req->key : bytes_make(NULL, 0);
     struct nvme_kv_list_iter it;
     struct bytes key;
-    size_t page = NVME_KV_LIST_HEAD_BYTES;
+    size_t used = NVME_KV_LIST_HEAD_BYTES;
     int rc;
 
-    if (room < NVME_KV_LIST_HEAD_BYTES + 2 * NVME_KV_LIST_ENTRY_MAX)
-        return list_no_room(req);
     if (nvme_kv_key_put(&n.sqe, req->key) < 0)
         return -ENAMETOOLONG;
-    n.sqe.cdw10 = le32_make(room);
+    n.sqe.cdw10 = le32_make(p.room);
     rc = kvn_exec(t, ctx, &n);
     if (rc < 0)
         return rc;
-    if (nvme_kv_list_begin(&it, req->iov[0].iov_base, n.moved) < 0)
+    p.len = n.moved;
+    if (nvme_kv_list_begin(&it, p.buf, p.len) < 0)
         return -EPROTO;
     while (nvme_kv_list_next(&it, NVME_KV_KEY_MAX, &key))
-        page += nvme_kv_list_entry_bytes(key.len);
-    req->more = room - page < NVME_KV_LIST_ENTRY_MAX;
-    return repack(req, n.moved, skip);
+        used += nvme_kv_list_entry_bytes(key.len);
+    req->more = p.room - used < NVME_KV_LIST_ENTRY_MAX;
+    return repack(req, &p, skip);
 }
 
 /* --- batches ------------------------------------------------------------------------------------- */
@@ -390,7 +402,7 @@ static int by_steps(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
 
     switch (req->op) {
     case KV_STORE:
-        return vendor ? store(t, ctx, req) : -ENOTSUP;
+        return vendor ? kvn_store_rc(req->flags, store(t, ctx, req)) : -ENOTSUP;
     case KV_RETRIEVE:
         return vendor ? retrieve(t, ctx, req) : -ENOTSUP;
     case KV_STAT:

@@ -169,14 +169,34 @@ static struct kvn_stream *stream_new(struct kvn_ctx *ctx, struct bytes key)
 
 /* --- storing ------------------------------------------------------------------------------------- */
 
+/* What will be refused at the end is better refused before all the data. */
+static int check_condition(struct rt_task *t, struct kvn_ctx *ctx, const struct kv_req *req)
+{
+    struct nvme_req n = {.sqe.opc = NVME_KV_EXIST, .flags = NVME_REQ_REPEAT};
+    int rc;
+
+    if ((req->flags & (KV_F_MUST_EXIST | KV_F_MUST_NOT_EXIST)) == 0)
+        return 0;
+    rc = nvme_kv_key_put(&n.sqe, req->key);
+    if (rc == 0)
+        rc = kvn_exec(t, ctx, &n);
+    if ((req->flags & KV_F_MUST_EXIST) != 0)
+        return rc;
+    if (rc == -ENOENT)
+        return 0;
+    return rc == 0 ? -EEXIST : rc;
+}
+
 int kvn_std_store_open(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
 {
-    struct kvn_stream *st = stream_new(ctx, req->key);
-    int rc = 0;
+    int rc = check_condition(t, ctx, req);
+    struct kvn_stream *st;
 
+    if (rc < 0)
+        return rc;
+    st = stream_new(ctx, req->key);
     if (st == NULL)
         return -ENOMEM;
-    st->writing = true;
     st->len = req->len;
     st->options = kvn_store_options(req->flags);
     if (st->len > 0) /* a Store without data would count at once: it is sent by the commit */

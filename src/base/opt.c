@@ -116,8 +116,7 @@ static int take(struct opts *o, unsigned idx, const char *text, struct err *why)
     if (!def->repeats)
         return 0;
     if (o->nrepeats == OPT_REPEATS_MAX)
-        return err_set(why, -EINVAL, "--%s: given more than %u times", def->name,
-                       OPT_REPEATS_MAX);
+        return err_set(why, -EINVAL, "--%s: given more than %u times", def->name, OPT_REPEATS_MAX);
     o->repeat[o->nrepeats].def = def;
     o->repeat[o->nrepeats++].text = text;
     return 0;

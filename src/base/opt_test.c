@@ -44,7 +44,8 @@ static void test_values(void **state)
     struct err why = {""};
 
     assert_int_equal(parse(&o, &why, "a", "--offset", "4K", "--if-absent", "b", "-t10ms",
-                           "--poll=never", "--ratio", "0.25", NULL), 0);
+                           "--poll=never", "--ratio", "0.25", NULL),
+                     0);
     assert_int_equal(opt_u64(&o, "offset"), 4096);
     assert_true(opt_flag(&o, "if-absent"));
     assert_false(opt_flag(&o, "help"));
@@ -115,10 +116,8 @@ static void test_mistakes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_order_of_repeats),
-        cmocka_unit_test(test_dashes),
+        cmocka_unit_test(test_values),           cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_order_of_repeats), cmocka_unit_test(test_dashes),
         cmocka_unit_test(test_mistakes),
     };
 

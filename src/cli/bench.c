@@ -112,22 +112,22 @@ static int plan_units(struct cli *c, struct bench_plan *plan)
     if (opt_given(&c->opts, "span"))
         span = MIN(span, opt_u64(&c->opts, "span"));
     plan->units = span / plan->size_bytes;
-    return plan->units > 0 ? 0 : cli_usage(c, "the device, or --span, holds no block of %u bytes",
-                                           plan->size_bytes);
+    return plan->units > 0 ? 0
+                           : cli_usage(c, "the device, or --span, holds no block of %u bytes",
+                                       plan->size_bytes);
 }
 
 static json_t *side_json(const struct bench_side *s, double secs, uint32_t size_bytes)
 {
     const struct hist *h = &s->latency_ns;
 
-    return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I}", "ops", (json_int_t)s->ops,
-                     "iops", (double)s->ops / secs, "mb_per_s",
-                     (double)s->ops * size_bytes / secs / 1e6, "mean_us",
-                     h->count > 0 ? (double)h->sum / (double)h->count / 1e3 : 0.0, "p50_us",
-                     (double)hist_percentile(h, 0.5) / 1e3, "p99_us",
-                     (double)hist_percentile(h, 0.99) / 1e3, "p999_us",
-                     (double)hist_percentile(h, 0.999) / 1e3, "max_us", (double)h->max / 1e3,
-                     "errors", (json_int_t)s->errors);
+    return json_pack(
+        "{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I}", "ops", (json_int_t)s->ops, "iops",
+        (double)s->ops / secs, "mb_per_s", (double)s->ops * size_bytes / secs / 1e6, "mean_us",
+        h->count > 0 ? (double)h->sum / (double)h->count / 1e3 : 0.0, "p50_us",
+        (double)hist_percentile(h, 0.5) / 1e3, "p99_us", (double)hist_percentile(h, 0.99) / 1e3,
+        "p999_us", (double)hist_percentile(h, 0.999) / 1e3, "max_us", (double)h->max / 1e3,
+        "errors", (json_int_t)s->errors);
 }
 
 static void print_side(struct cli *c, const char *name, const struct bench_side *s, double secs,
@@ -148,7 +148,8 @@ static void report(struct cli *c, const struct bench_plan *plan, const struct be
 {
     double secs = (double)r->measured_ns / (double)NS_PER_S;
     uint64_t ops = MAX(r->read.ops + r->write.ops, 1u);
-    double user = (double)r->user_ns / (double)ops / 1e3, sys = (double)r->sys_ns / (double)ops / 1e3;
+    double user = (double)r->user_ns / (double)ops / 1e3,
+           sys = (double)r->sys_ns / (double)ops / 1e3;
     char size[CLI_SIZE_TEXT];
 
     if (c->json) {
@@ -156,8 +157,8 @@ static void report(struct cli *c, const struct bench_plan *plan, const struct be
             "{s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:f, s:s, s:f, s:f, s:f, s:f, s:I}", "uri",
             cli_arg(c, 0), "workload", cli_arg(c, 1), "access",
             plan->random ? "random" : "sequential", "size_bytes", (int)plan->size_bytes, "qd",
-            (int)plan->qd, "connections", (int)plan->ndevs, "cores", (int)rt_reactors(),
-            "seconds", secs, "backend", rt_backend_name(), "iops", (double)ops / secs, "mb_per_s",
+            (int)plan->qd, "connections", (int)plan->ndevs, "cores", (int)rt_reactors(), "seconds",
+            secs, "backend", rt_backend_name(), "iops", (double)ops / secs, "mb_per_s",
             (double)ops * plan->size_bytes / secs / 1e6, "user_us_per_op", user, "sys_us_per_op",
             sys, "mismatches", (json_int_t)r->mismatches);
 
@@ -183,8 +184,10 @@ static int verdict(struct cli *c, const struct bench_plan *plan, const struct be
         return cli_fail(c, -EBADMSG, "%s: %lu reads returned other bytes than were written",
                         plan->dev[0].uri, r->mismatches);
     if (r->first_error == -ENOENT)
-        return cli_fail(c, -ENOENT, "%s: keys of the benchmark are missing (--prefill yes stores "
-                                    "them first)", plan->dev[0].uri);
+        return cli_fail(c, -ENOENT,
+                        "%s: keys of the benchmark are missing (--prefill yes stores "
+                        "them first)",
+                        plan->dev[0].uri);
     if (r->first_error < 0)
         return cli_fail(c, r->first_error, "%s: %lu operations failed, the first: %s",
                         plan->dev[0].uri, r->read.errors + r->write.errors,
@@ -273,7 +276,8 @@ static int bench_prepare(struct cli *c, struct rt_config *cfg)
     if ((workload == WRITE || workload == MIX ||
          (workload == READ && opt_choice(&c->opts, "prefill") == 1)) &&
         !opt_flag(&c->opts, "overwrite") && strncmp(uri, "mem:", 4) != 0)
-        return cli_usage(c, "this writes over what %s holds: say --overwrite if that is meant", uri);
+        return cli_usage(c, "this writes over what %s holds: say --overwrite if that is meant",
+                         uri);
     if (opt_u64(&c->opts, "connections") > 1 &&
         (strncmp(uri, "nvme+tcp:", 9) != 0 || strstr(uri, "/nqn.") == NULL))
         return cli_usage(c, "--connections: only nvme+tcp: devices have connections");
@@ -308,10 +312,11 @@ const struct cli_verb verb_bench = {
     .name = "bench",
     .args = "URI read|write|mix|retrieve|store|kvmix",
     .summary = "measure a device",
-    .about = "Keeps operations in flight on a device for a while and prints how many there were in a "
-             "second, their throughput, latencies and CPU time. read, write and mix are for block "
-             "devices; retrieve, store and kvmix for key-value devices, on keys of 16 bytes that "
-             "begin with \"b0\" and stay afterwards (kvasir rm -r URI b0 takes them away).",
+    .about =
+        "Keeps operations in flight on a device for a while and prints how many there were in a "
+        "second, their throughput, latencies and CPU time. read, write and mix are for block "
+        "devices; retrieve, store and kvmix for key-value devices, on keys of 16 bytes that "
+        "begin with \"b0\" and stay afterwards (kvasir rm -r URI b0 takes them away).",
     .examples = "kvasir bench 'mem:?size=1G' read --qd 128\n"
                 "kvasir bench nvme+tcp://127.0.0.1:4420/nqn.2026-11.io.kvasir:default?nsid=1 store "
                 "-b 64K --cores 2\n"

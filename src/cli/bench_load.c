@@ -37,12 +37,12 @@ struct worker {
     struct blk_chan **blk_chan; /* of this reactor, per device */
     struct kv_chan **kv_chan;
     uint64_t rng;
-    uint64_t cursor;   /* sequential: next unit */
+    uint64_t cursor;              /* sequential: next unit */
     uint64_t interval_ns, due_ns; /* with a rate */
     struct op *parked, **parked_tail;
     struct rt_timer timer;
     struct rt_cond idle;
-    bool prefill;      /* writes units [cursor, prefill_end) once */
+    bool prefill; /* writes units [cursor, prefill_end) once */
     uint64_t prefill_end;
     struct bench_result result;
 };
@@ -99,7 +99,9 @@ static void op_submit(struct op *op)
         op->kv = (struct kv_req){.op = op->is_write ? KV_STORE : KV_RETRIEVE,
                                  .flags = KV_F_NO_VERSION,
                                  .key = bytes_make(op->key, KEY_BYTES),
-                                 .iov = &op->iov, .iovcnt = 1, .len = plan->size_bytes};
+                                 .iov = &op->iov,
+                                 .iovcnt = 1,
+                                 .len = plan->size_bytes};
         rt_req_init(&op->kv.req, op_done);
         kv_submit(w->kv_chan[op->dev], &op->kv);
     } else {
@@ -108,7 +110,8 @@ static void op_submit(struct op *op)
         op->blk = (struct blk_req){.op = op->is_write ? BLK_WRITE : BLK_READ,
                                    .lba = op->unit * (plan->size_bytes / bs),
                                    .nblocks = plan->size_bytes / bs,
-                                   .iov = &op->iov, .iovcnt = 1};
+                                   .iov = &op->iov,
+                                   .iovcnt = 1};
         rt_req_init(&op->blk.req, op_done);
         blk_submit(w->blk_chan[op->dev], &op->blk);
     }
@@ -237,7 +240,7 @@ static void op_done(struct rt_req *req)
     op_next(op, now);
 }
 
-/* --- a worker ----------------------------------------------------------------------------------- */
+/* --- a worker --------------------------------------------------------------------------------- */
 
 static void close_chans(struct rt_task *t, struct worker *w)
 {
@@ -319,7 +322,7 @@ static int worker_task(struct rt_task *t, void *arg)
     return rc;
 }
 
-/* --- all of them -------------------------------------------------------------------------------- */
+/* --- all of them ------------------------------------------------------------------------------ */
 
 struct team {
     struct bench_plan *plan;
@@ -396,8 +399,7 @@ static int run_team(struct rt_task *t, struct bench_plan *plan, bool prefill,
         worker[i].prefill = prefill;
         worker[i].prefill_end = plan->units * (i + 1) / team.count;
         if (plan->rate > 0)
-            worker[i].interval_ns =
-                (uint64_t)((double)NS_PER_S * (double)team.count / plan->rate);
+            worker[i].interval_ns = (uint64_t)((double)NS_PER_S * (double)team.count / plan->rate);
     }
     rc = lanes_run(t, team.count + !prefill, team_lane, &team);
     for (unsigned i = 0; i < team.count; i++)

@@ -37,7 +37,9 @@ static void piece_submit(struct rt_task *t, const struct dev *d, struct blkio_pi
     uint32_t bs = blk_info(d->blk)->block_bytes;
 
     p->iov = (struct iovec){.iov_base = p->buf, .iov_len = p->end - p->begin};
-    p->req = (struct blk_req){.op = op, .flags = flags, .lba = p->begin / bs,
+    p->req = (struct blk_req){.op = op,
+                              .flags = flags,
+                              .lba = p->begin / bs,
                               .nblocks = (uint32_t)((p->end - p->begin) / bs)};
     if (op == BLK_READ || op == BLK_WRITE) {
         p->req.iov = &p->iov;
@@ -49,8 +51,8 @@ static void piece_submit(struct rt_task *t, const struct dev *d, struct blkio_pi
 }
 
 /* The result of a piece; 0 when it is not under way. */
-static int piece_wait(struct rt_task *t, struct cli *c, const struct dev *d,
-                      struct blkio_piece *p, const char *what)
+static int piece_wait(struct rt_task *t, struct cli *c, const struct dev *d, struct blkio_piece *p,
+                      const char *what)
 {
     int rc;
 
@@ -110,8 +112,8 @@ static int read_pieces(struct rt_task *t, struct cli *c, struct blkio *x, const 
     return 0;
 }
 
-int blkio_read(struct rt_task *t, struct cli *c, struct blkio *x, const struct dev *d,
-               uint64_t off, uint64_t len, struct xfer_sink *sink)
+int blkio_read(struct rt_task *t, struct cli *c, struct blkio *x, const struct dev *d, uint64_t off,
+               uint64_t len, struct xfer_sink *sink)
 {
     int rc = read_pieces(t, c, x, d, off, off + len, sink);
 

@@ -68,18 +68,22 @@ static void bash(struct cli *c)
                  "verb=${COMP_WORDS[1]} words=\n"
                  "  if [ \"$COMP_CWORD\" -eq 1 ]; then\n"
                  "    COMPREPLY=($(compgen -W \"");
-    for EACH_VERB (v)
-        cli_print(c, "%s ", v->name);
+    for
+        EACH_VERB(v)
+    cli_print(c, "%s ", v->name);
     cli_print(c, "\" -- \"$cur\")); return\n  fi\n  case $verb:$prev in\n");
-    for EACH_VERB (v)
-        each_opt(c, v, bash_choice);
+    for
+        EACH_VERB(v)
+    each_opt(c, v, bash_choice);
     cli_print(c, "  esac\n  if [ -z \"$words\" ]; then\n    case $cur in\n"
                  "    -*) case $verb in\n");
-    for EACH_VERB (v) {
-        cli_print(c, "      %s) words=\"", v->name);
-        each_opt(c, v, bash_opt);
-        cli_print(c, "\" ;;\n");
-    }
+    for
+        EACH_VERB(v)
+        {
+            cli_print(c, "      %s) words=\"", v->name);
+            each_opt(c, v, bash_opt);
+            cli_print(c, "\" ;;\n");
+        }
     cli_print(c, "      esac ;;\n"
                  "    *) COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n"
                  "    esac\n  fi\n"
@@ -113,20 +117,24 @@ static void zsh(struct cli *c)
                  "# zsh completion of kvasir; save as _kvasir in a directory of $fpath\n"
                  "_kvasir() {\n"
                  "  local -a verbs=(\n");
-    for EACH_VERB (v) {
-        cli_print(c, "    '%s:", v->name);
-        print_quoted(c, v->summary, true);
-        cli_print(c, "'\n");
-    }
+    for
+        EACH_VERB(v)
+        {
+            cli_print(c, "    '%s:", v->name);
+            print_quoted(c, v->summary, true);
+            cli_print(c, "'\n");
+        }
     cli_print(c, "  )\n"
                  "  if (( CURRENT == 2 )); then _describe verb verbs; return; fi\n"
                  "  local verb=$words[2]\n  words=($words[2,-1]); (( CURRENT-- ))\n"
                  "  case $verb in\n");
-    for EACH_VERB (v) {
-        cli_print(c, "    %s) _arguments -s \\\n", v->name);
-        each_opt(c, v, zsh_opt);
-        cli_print(c, "        '*:argument:_files' ;;\n");
-    }
+    for
+        EACH_VERB(v)
+        {
+            cli_print(c, "    %s) _arguments -s \\\n", v->name);
+            each_opt(c, v, zsh_opt);
+            cli_print(c, "        '*:argument:_files' ;;\n");
+        }
     cli_print(c, "  esac\n}\n_kvasir \"$@\"\n");
 }
 
@@ -156,13 +164,16 @@ static void fish(struct cli *c)
     const struct cli_verb *v;
 
     cli_print(c, "# fish completion of kvasir; load with: kvasir completion fish | source\n");
-    for EACH_VERB (v) {
-        cli_print(c, "complete -c kvasir -n __fish_use_subcommand -f -a %s -d '", v->name);
-        print_quoted(c, v->summary, false);
-        cli_print(c, "'\n");
-    }
-    for EACH_VERB (v)
-        each_opt(c, v, fish_opt);
+    for
+        EACH_VERB(v)
+        {
+            cli_print(c, "complete -c kvasir -n __fish_use_subcommand -f -a %s -d '", v->name);
+            print_quoted(c, v->summary, false);
+            cli_print(c, "'\n");
+        }
+    for
+        EACH_VERB(v)
+    each_opt(c, v, fish_opt);
 }
 
 static int completion_plain(struct cli *c)

@@ -114,8 +114,7 @@ int cp_state_save(struct rt_task *t, struct cp *cp)
     rc = rt_offload(t, save_fn, &save);
     free(save.text);
     if (rc < 0)
-        return cli_fail(cp->c, rc, "cannot write state file '%s': %s", cp->state.path,
-                        err_str(rc));
+        return cli_fail(cp->c, rc, "cannot write state file '%s': %s", cp->state.path, err_str(rc));
     return 0;
 }
 
@@ -132,10 +131,10 @@ static void report(struct cp *cp)
     char rate[CLI_RATE_TEXT];
 
     if (cp->c->json) {
-        json_t *obj = json_pack("{s:s, s:I, s:f, s:f, s:b}", "kind", keys ? "key-value" : "block",
-                                "bytes", (json_int_t)cp->progress.done_bytes, "seconds", s,
-                                "bytes_per_s", (double)cp->progress.done_bytes / s, "resumed",
-                                cp->state.resumed);
+        json_t *obj =
+            json_pack("{s:s, s:I, s:f, s:f, s:b}", "kind", keys ? "key-value" : "block", "bytes",
+                      (json_int_t)cp->progress.done_bytes, "seconds", s, "bytes_per_s",
+                      (double)cp->progress.done_bytes / s, "resumed", cp->state.resumed);
 
         if (keys) {
             json_object_set_new(obj, "copied", json_integer((json_int_t)cp->copied));
@@ -173,8 +172,9 @@ static int copy(struct rt_task *t, struct cp *cp)
 
 static int mixed(struct cli *c)
 {
-    return cli_fail(c, -EINVAL, "%s and %s are of different kinds: a key-value device is copied to "
-                                "a key-value device, a block device to a block device",
+    return cli_fail(c, -EINVAL,
+                    "%s and %s are of different kinds: a key-value device is copied to "
+                    "a key-value device, a block device to a block device",
                     cli_arg(c, 0), cli_arg(c, 1));
 }
 
@@ -190,6 +190,8 @@ static int cp_run(struct rt_task *t, struct cli *c)
         return mixed(c);
     if (kinds != 0 && to_kinds != 0)
         kinds &= to_kinds;
+    if (opt_choice(&c->opts, "kind") != 0)
+        kinds = opt_choice(&c->opts, "kind"); /* DEV_KV, DEV_BLK */
     cp->c = c;
     cp->jobs = (unsigned)MIN(MAX(opt_u64(&c->opts, "jobs"), 1u), LANES_MAX);
     cp->verify = opt_flag(&c->opts, "verify");
@@ -222,6 +224,8 @@ static const struct opt cp_opts[] = {
      "leave out keys whose value has the same length there (with --verify: the same bytes)"},
     {"verify", 0, OPT_FLAG, false, NULL, NULL,
      "read what was copied from both devices and compare (exit 7 on a difference)"},
+    {"kind", 0, OPT_CHOICE, false, "any|kv|block", "any",
+     "what the URIs are, where they could be both"},
     {"jobs", 'j', OPT_U64, false, "N", "8", "values or pieces under way at a time"},
     {"keep-going", 'k', OPT_FLAG, false, NULL, NULL,
      "go on after a key that cannot be copied; exit with the first error's code"},
@@ -232,14 +236,16 @@ const struct cli_verb verb_cp = {
     .name = "cp",
     .args = "FROM-URI TO-URI",
     .summary = "copy a whole device onto another of the same kind",
-    .about = "Copies all keys of a key-value device into another one, which keeps what else it has, "
-             "or the bytes of a block device to the begin of another one that is not smaller. "
-             "Several values or pieces are under way at a time; memory does not grow with sizes.\n\n"
-             "With --state a copy that was interrupted goes on where it was: everything before "
-             "the place in that file is durable at the destination. What changes at the source "
-             "before that place is not seen again; --update without --state looks at every key. "
-             "A mirror that has to match ends with --verify.",
-    .examples = "kvasir cp dir:/srv/objects nvme+tcp://10.0.0.2:4420/nqn.2026-11.io.kvasir:default?nsid=1 --state cp.json\n"
+    .about =
+        "Copies all keys of a key-value device into another one, which keeps what else it has, "
+        "or the bytes of a block device to the begin of another one that is not smaller. "
+        "Several values or pieces are under way at a time; memory does not grow with sizes.\n\n"
+        "With --state a copy that was interrupted goes on where it was: everything before "
+        "the place in that file is durable at the destination. What changes at the source "
+        "before that place is not seen again; --update without --state looks at every key. "
+        "A mirror that has to match ends with --verify.",
+    .examples = "kvasir cp dir:/srv/objects "
+                "nvme+tcp://10.0.0.2:4420/nqn.2026-11.io.kvasir:default?nsid=1 --state cp.json\n"
                 "kvasir cp file:/srv/disk.img 'file:/backup/disk.img?size=10G' --verify",
     .opts = cp_opts,
     .args_min = 2,

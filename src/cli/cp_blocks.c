@@ -156,8 +156,8 @@ static int check_sizes(struct cp *cp)
 int cp_blocks(struct rt_task *t, struct cp *cp)
 {
     CLEANUP(free_p) struct lane *lane = calloc(cp->jobs, sizeof(*lane));
-    struct run run = {.cp = cp, .lane = lane, .next = cp->state.offset,
-                      .end = dev_blk_bytes(&cp->from)};
+    struct run run = {
+        .cp = cp, .lane = lane, .next = cp->state.offset, .end = dev_blk_bytes(&cp->from)};
     int rc = check_sizes(cp);
 
     if (rc < 0)

@@ -11,7 +11,7 @@
 
 struct lane {
     struct xfer *x;
-    uint8_t *compare;    /* a piece of the other side */
+    uint8_t *compare; /* a piece of the other side */
     struct cli_key key;
     struct cli_key prev; /* the one before it in the list: all up to it are done if we are last */
     uint64_t seq;        /* place in the order of handing out; UINT64_MAX: idle */

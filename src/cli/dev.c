@@ -32,8 +32,7 @@ unsigned dev_kinds(const char *uri)
     return kinds;
 }
 
-static int open_kv(struct rt_task *t, const char *uri, bool writes, struct dev *d,
-                   struct err *why)
+static int open_kv(struct rt_task *t, const char *uri, bool writes, struct dev *d, struct err *why)
 {
     enum kv_claim claim = writes ? KV_CLAIM_SHARED_WRITE : KV_CLAIM_READ;
     int rc;
@@ -55,8 +54,7 @@ static int open_kv(struct rt_task *t, const char *uri, bool writes, struct dev *
     return rc;
 }
 
-static int open_blk(struct rt_task *t, const char *uri, bool writes, struct dev *d,
-                    struct err *why)
+static int open_blk(struct rt_task *t, const char *uri, bool writes, struct dev *d, struct err *why)
 {
     enum blk_claim claim = writes ? BLK_CLAIM_SHARED_WRITE : BLK_CLAIM_READ;
     int rc;
@@ -207,15 +205,15 @@ int dev_kv_fail(struct cli *c, const struct dev *d, const char *what, struct byt
     char more[320];
 
     explain(d, key.len, rc, more, sizeof(more));
-    return cli_fail(c, rc, "cannot %s '%.300s' in %s: %s%s", what, cli_key_text(key, name),
-                    d->uri, text != NULL && text[0] != '\0' ? text : err_str(rc), more);
+    return cli_fail(c, rc, "cannot %s '%.300s' in %s: %s%s", what, cli_key_text(key, name), d->uri,
+                    text != NULL && text[0] != '\0' ? text : err_str(rc), more);
 }
 
 int dev_list_fail(struct cli *c, const struct dev *d, int rc)
 {
-    return rc == -ECANCELED ? rc
-                            : cli_fail(c, rc, "cannot list the keys of %s: %s", d->uri,
-                                       err_str(rc));
+    return rc == -ECANCELED
+               ? rc
+               : cli_fail(c, rc, "cannot list the keys of %s: %s", d->uri, err_str(rc));
 }
 
 int dev_blk_fail(struct cli *c, const struct dev *d, const char *what, uint64_t off, uint64_t len,

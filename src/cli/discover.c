@@ -92,9 +92,10 @@ const struct cli_verb verb_discover = {
     .name = "discover",
     .args = "HOST[:PORT]",
     .summary = "list the subsystems that an NVMe/TCP server offers",
-    .about = "Asks the discovery service at HOST:PORT (4420 without a port) and prints one subsystem "
-             "a line, with the URI that opens it. `kvasir identify URI` lists the namespaces of "
-             "one.",
+    .about =
+        "Asks the discovery service at HOST:PORT (4420 without a port) and prints one subsystem "
+        "a line, with the URI that opens it. `kvasir identify URI` lists the namespaces of "
+        "one.",
     .examples = "kvasir discover 127.0.0.1:4420",
     .opts = discover_opts,
     .args_min = 1,

@@ -45,8 +45,9 @@ const struct cli_verb verb_exists = {
     .name = "exists",
     .args = "URI KEY",
     .summary = "tell by the exit code whether a key exists",
-    .about = "Ends with 0 when the key exists and with 3 when it does not, and prints nothing; other "
-             "exit codes are failures.",
+    .about =
+        "Ends with 0 when the key exists and with 3 when it does not, and prints nothing; other "
+        "exit codes are failures.",
     .examples = "kvasir exists dir:/srv/objects report.pdf && echo it is there",
     .args_min = 2,
     .args_max = 2,

@@ -81,8 +81,7 @@ static char *temp_name(const char *path)
     int dir_len = slash != NULL ? (int)(slash + 1 - path) : 0;
     char *out = NULL;
 
-    if (asprintf(&out, "%.*s.%.200s.%ld.kvasir", dir_len, path, path + dir_len,
-                 (long)getpid()) < 0)
+    if (asprintf(&out, "%.*s.%.200s.%ld.kvasir", dir_len, path, path + dir_len, (long)getpid()) < 0)
         return NULL;
     return out;
 }
@@ -209,10 +208,10 @@ int cli_file_create_below(struct rt_task *t, int rootfd, const char *rel, struct
     if (rc < 0) {
         cli_file_close_p(out);
         return err_set(why, rc, "cannot write '%s': %s", rel,
-                       rc == -EISDIR   ? "it is a directory"
-                       : rc == -ELOOP  ? "a symbolic link is in the way"
+                       rc == -EISDIR    ? "it is a directory"
+                       : rc == -ELOOP   ? "a symbolic link is in the way"
                        : rc == -ENOTDIR ? "a file (or symbolic link) is where a directory should be"
-                                       : err_str(rc));
+                                        : err_str(rc));
     }
     return 0;
 }
@@ -267,8 +266,8 @@ static int read_fn(void *arg)
     struct call *call = arg;
 
     while ((size_t)call->moved < call->len) {
-        ssize_t n = read(call->f->fd, (char *)call->buf + call->moved,
-                         call->len - (size_t)call->moved);
+        ssize_t n =
+            read(call->f->fd, (char *)call->buf + call->moved, call->len - (size_t)call->moved);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -287,8 +286,7 @@ ssize_t cli_file_read(struct rt_task *t, struct cli_file *f, void *buf, size_t l
 
     /* What may make us wait for ever (a terminal, a pipe) is waited for where a signal ends it. */
     while (at < len) {
-        struct call call = {.f = f, .buf = (char *)buf + at, .len = len - at,
-                            .flag = !f->regular};
+        struct call call = {.f = f, .buf = (char *)buf + at, .len = len - at, .flag = !f->regular};
         int rc = f->regular ? 0 : rt_fd_readable(t, f->fd);
 
         if (rc == -EPERM) /* a device that is always readable, such as /dev/zero */

@@ -19,7 +19,7 @@ struct cli_file {
     bool sparse;       /* runs of zeroes are not written; set by the user for regular new files */
     uint64_t size_bytes; /* regular: when it was opened */
     char *temp;        /* written under this name until commit; NULL: in place */
-    int dirfd;         /* what `temp` and `final` are relative to; closed when not AT_FDCWD */
+    int dirfd;         /* what `temp` and `final` are relative to; ours when not AT_FDCWD */
     const char *final; /* the name that commit gives */
 };
 
@@ -28,8 +28,7 @@ struct cli_file {
 int cli_file_open(struct rt_task *t, const char *path, struct cli_file *out, struct err *why);
 /**
  * A file to write. A regular file appears under its name at commit, whole, and until then keeps
- * what it had; pipes and devices are written as they are. `in_place`: no temporary name (for what is
- * resumed).
+ * what it had; pipes and devices, and with `in_place` all, are written as they are.
  */
 int cli_file_create(struct rt_task *t, const char *path, bool in_place, struct cli_file *out,
                     struct err *why);

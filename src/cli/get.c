@@ -35,8 +35,8 @@ static void report(struct cli *c, const struct xfer_retrieve *re, const struct c
 static int get_value(struct rt_task *t, struct cli *c, const struct dev *d, struct cli_file *out)
 {
     CLEANUP(xfer_free_p) struct xfer *x = xfer_new(XFER_PIECE_BYTES);
-    struct xfer_retrieve re = {.key = cli_key_bytes(&get_key),
-                               .off = opt_u64(&c->opts, "offset"), .len = UINT64_MAX};
+    struct xfer_retrieve re = {
+        .key = cli_key_bytes(&get_key), .off = opt_u64(&c->opts, "offset"), .len = UINT64_MAX};
     struct cli_file_sink sink;
     struct cli_progress progress;
     struct err why = {""};
@@ -88,7 +88,8 @@ static int get_one(struct rt_task *t, struct cli *c)
 
 static int get_tree(struct rt_task *t, struct cli *c)
 {
-    struct tree_get job = {.c = c, .dir = opt_str(&c->opts, "output"),
+    struct tree_get job = {.c = c,
+                           .dir = opt_str(&c->opts, "output"),
                            .jobs = (unsigned)opt_u64(&c->opts, "jobs"),
                            .keep_going = opt_flag(&c->opts, "keep-going")};
     struct err why = {""};

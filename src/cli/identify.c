@@ -22,8 +22,9 @@ static void add_uuid(json_t *obj, const uint8_t *u)
     bytes_to_hex(bytes_make(u, 16), hex);
     for (char *p = hex; *p != '\0'; p++)
         *p = (char)(*p >= 'A' ? *p + 'a' - 'A' : *p);
-    json_object_set_new(obj, "uuid", json_sprintf("%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8,
-                                                  hex + 12, hex + 16, hex + 20));
+    json_object_set_new(
+        obj, "uuid",
+        json_sprintf("%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20));
 }
 
 /* As JSON, or as lines "name: value" under a heading. */
@@ -81,9 +82,10 @@ static void print_ns(struct cli *c, const struct nvme_ns *ns)
     json_t *obj = json_object();
 
     json_object_set_new(obj, "nsid", json_integer(ns->nsid));
-    json_object_set_new(obj, "kind", json_string(ns->csi == NVME_CSI_KV    ? "key-value"
-                                                 : ns->csi == NVME_CSI_NVM ? "block"
-                                                                           : "other"));
+    json_object_set_new(obj, "kind",
+                        json_string(ns->csi == NVME_CSI_KV    ? "key-value"
+                                    : ns->csi == NVME_CSI_NVM ? "block"
+                                                              : "other"));
     add_uuid(obj, ns->uuid);
     if (ns->csi == NVME_CSI_KV) {
         json_object_set_new(obj, "size_bytes", json_integer((json_int_t)ns->size_bytes));
@@ -102,8 +104,7 @@ static void print_ns(struct cli *c, const struct nvme_ns *ns)
     print_object(c, "namespace", obj);
 }
 
-static int print_namespaces(struct rt_task *t, struct cli *c, struct nvme_ctrl *ctrl,
-                            uint32_t only)
+static int print_namespaces(struct rt_task *t, struct cli *c, struct nvme_ctrl *ctrl, uint32_t only)
 {
     CLEANUP(free_p) uint32_t *nsids = calloc(NSIDS_MAX, sizeof(*nsids));
     CLEANUP(free_p) struct nvme_ns *ns = calloc(1, sizeof(*ns));
@@ -174,8 +175,9 @@ const struct cli_verb verb_identify = {
     .name = "identify",
     .args = "nvme+tcp://HOST:PORT/NQN[?nsid=N]",
     .summary = "tell what an NVMe controller and its namespaces are",
-    .about = "Connects to a subsystem and prints what its controller and its namespaces (or the one "
-             "of ?nsid=N) say of themselves. `kvasir stat` tells about devices of any kind.",
+    .about =
+        "Connects to a subsystem and prints what its controller and its namespaces (or the one "
+        "of ?nsid=N) say of themselves. `kvasir stat` tells about devices of any kind.",
     .examples = "kvasir identify nvme+tcp://127.0.0.1:4420/nqn.2026-11.io.kvasir:default",
     .opts = identify_opts,
     .args_min = 1,

@@ -20,8 +20,7 @@ static int key_from_file(const char *path, struct cli_key *out, struct err *why)
     if (n < 0)
         rc = err_set(why, -errno, "key file '%s': %s", path, err_str(-errno));
     else if (read(fd, &more, 1) > 0)
-        rc = err_set(why, -ENAMETOOLONG, "key file '%s' has more than %u bytes", path,
-                     CLI_KEY_MAX);
+        rc = err_set(why, -ENAMETOOLONG, "key file '%s' has more than %u bytes", path, CLI_KEY_MAX);
     close(fd);
     return rc;
 }

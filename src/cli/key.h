@@ -25,7 +25,7 @@ static inline struct bytes cli_key_bytes(const struct cli_key *k)
     return bytes_make(k->data, k->len);
 }
 
-/** Reads a key; `empty_ok` for prefixes. Does file I/O for "@FILE". 0, -EINVAL, -ENAMETOOLONG, ... */
+/** Reads a key; `empty_ok` for prefixes. May read a file. 0, -EINVAL, -ENAMETOOLONG, ... */
 int cli_key_parse(const char *text, bool empty_ok, struct cli_key *out, struct err *why);
 /** As text into `out` (CLI_KEY_TEXT_MAX); returns it. */
 const char *cli_key_text(struct bytes key, char *out);

@@ -47,8 +47,8 @@ static void cancel_all(struct lanes *all)
     }
 }
 
-int lanes_run(struct rt_task *t, unsigned n,
-              int (*fn)(struct rt_task *t, void *arg, unsigned lane), void *arg)
+int lanes_run(struct rt_task *t, unsigned n, int (*fn)(struct rt_task *t, void *arg, unsigned lane),
+              void *arg)
 {
     CLEANUP(free_p) struct lane *lane = calloc(n, sizeof(*lane));
     struct lanes all = {.fn = fn, .arg = arg, .lane = lane};

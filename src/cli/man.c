@@ -148,11 +148,9 @@ static void put_drivers(struct cli *c)
 {
     cli_print(c, ".Bl -tag -width Ds\n");
     for (unsigned i = 0; kv_drivers[i] != NULL; i++)
-        put_driver(c, "key-value", kv_drivers[i]->name, kv_drivers[i]->help,
-                   kv_drivers[i]->params);
+        put_driver(c, "key-value", kv_drivers[i]->name, kv_drivers[i]->help, kv_drivers[i]->params);
     for (unsigned i = 0; blk_drivers[i] != NULL; i++)
-        put_driver(c, "blocks", blk_drivers[i]->name, blk_drivers[i]->help,
-                   blk_drivers[i]->params);
+        put_driver(c, "blocks", blk_drivers[i]->name, blk_drivers[i]->help, blk_drivers[i]->params);
     cli_print(c, ".El\n");
 }
 
@@ -212,8 +210,10 @@ static const struct {
     const char *line;
     void (*fn)(struct cli *c);
 } parts[] = {
-    {"@VERBS@\n", put_verbs},     {"@EXIT@\n", put_exit_codes},
-    {"@DRIVERS@\n", put_drivers}, {"@METHODS@\n", put_methods},
+    {"@VERBS@\n", put_verbs},
+    {"@EXIT@\n", put_exit_codes},
+    {"@DRIVERS@\n", put_drivers},
+    {"@METHODS@\n", put_methods},
 };
 
 static bool put_part(struct cli *c, const char *line)

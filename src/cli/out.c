@@ -101,7 +101,6 @@ const char *cli_size_text(uint64_t bytes, char *out)
         v /= 1024;
         u++;
     }
-    snprintf(out, CLI_SIZE_TEXT, u == 0 ? "%.0f %s" : v < 10 ? "%.2f %s" : "%.1f %s", v,
-             units[u]);
+    snprintf(out, CLI_SIZE_TEXT, u == 0 ? "%.0f %s" : v < 10 ? "%.2f %s" : "%.1f %s", v, units[u]);
     return out;
 }

@@ -11,8 +11,8 @@
 void cli_progress_start(struct cli_progress *p, struct cli *c, const char *what,
                         uint64_t total_bytes)
 {
-    *p = (struct cli_progress){.c = c, .what = what, .total_bytes = total_bytes,
-                               .start_ns = rt_now_exact()};
+    *p = (struct cli_progress){
+        .c = c, .what = what, .total_bytes = total_bytes, .start_ns = rt_now_exact()};
     p->shown_ns = p->start_ns + FIRST_AFTER_NS - EVERY_NS;
     p->on = !c->quiet && !c->json && isatty(STDERR_FILENO);
 }
@@ -51,8 +51,7 @@ static void show(struct cli_progress *p)
         snprintf(items, sizeof(items), "%lu done, ", p->items);
     time_left(p, rate, left, sizeof(left));
     fprintf(stderr, "\r\033[K%s: %s%s%s, %s/s%s", p->what, items,
-            cli_size_text(p->done_bytes, done), share, cli_size_text((uint64_t)rate, per_s),
-            left);
+            cli_size_text(p->done_bytes, done), share, cli_size_text((uint64_t)rate, per_s), left);
     fflush(stderr);
     p->shown = true;
 }

@@ -74,7 +74,8 @@ static int give_length(struct rt_task *t, struct cli *c, const struct dev *d, st
 static int put_value(struct rt_task *t, struct cli *c, const struct dev *d, struct cli_file *in)
 {
     CLEANUP(xfer_free_p) struct xfer *x = xfer_new(XFER_PIECE_BYTES);
-    struct xfer_store st = {.key = cli_key_bytes(&put_key), .flags = store_flags(c),
+    struct xfer_store st = {.key = cli_key_bytes(&put_key),
+                            .flags = store_flags(c),
                             .version = opt_u64(&c->opts, "if-version")};
     struct cli_file_source src;
     struct cli_progress progress;
@@ -118,7 +119,8 @@ static int put_one(struct rt_task *t, struct cli *c)
 
 static int put_tree(struct rt_task *t, struct cli *c)
 {
-    struct tree_put job = {.c = c, .flags = store_flags(c),
+    struct tree_put job = {.c = c,
+                           .flags = store_flags(c),
                            .jobs = (unsigned)opt_u64(&c->opts, "jobs"),
                            .keep_going = opt_flag(&c->opts, "keep-going")};
     const char *prefix = c->opts.nargs > 2 ? cli_arg(c, 1) : "";
@@ -176,15 +178,17 @@ const struct cli_verb verb_put = {
     .name = "put",
     .args = "URI KEY [FILE] | -r URI [PREFIX] DIR",
     .summary = "store a value from a file or standard input",
-    .about = "Stores the bytes of FILE (standard input when absent or \"-\") as the value of KEY. The "
-             "value is streamed in pieces, so its size is limited by the device alone, and it "
-             "becomes visible whole, at the end, or not at all.\n\n"
-             "With -r every regular file under DIR is stored; its key is PREFIX, a slash, and its "
-             "path below DIR. Symbolic links and special files are left out with a remark. When "
-             "a path is longer than the device's keys, nothing is stored (see --keep-going).",
-    .examples = "kvasir put dir:/srv/objects report.pdf report.pdf\n"
-                "tar c /etc | kvasir put dir:/srv/objects backup/etc.tar\n"
-                "kvasir put -r nvme+tcp://127.0.0.1:4420/nqn.2026-11.io.kvasir:default?nsid=1 . ./photos",
+    .about =
+        "Stores the bytes of FILE (standard input when absent or \"-\") as the value of KEY. The "
+        "value is streamed in pieces, so its size is limited by the device alone, and it "
+        "becomes visible whole, at the end, or not at all.\n\n"
+        "With -r every regular file under DIR is stored; its key is PREFIX, a slash, and its "
+        "path below DIR. Symbolic links and special files are left out with a remark. When "
+        "a path is longer than the device's keys, nothing is stored (see --keep-going).",
+    .examples =
+        "kvasir put dir:/srv/objects report.pdf report.pdf\n"
+        "tar c /etc | kvasir put dir:/srv/objects backup/etc.tar\n"
+        "kvasir put -r nvme+tcp://127.0.0.1:4420/nqn.2026-11.io.kvasir:default?nsid=1 . ./photos",
     .opts = put_opts,
     .args_min = 2,
     .args_max = 3,

@@ -11,9 +11,9 @@ static int report(struct cli *c, const struct dev *d, uint64_t off, const struct
     char rate[CLI_RATE_TEXT];
 
     if (c->json)
-        cli_json(c, json_pack("{s:s, s:I, s:I, s:f, s:f}", "uri", d->uri, "offset",
-                              (json_int_t)off, "bytes", (json_int_t)p->done_bytes, "seconds", s,
-                              "bytes_per_s", (double)p->done_bytes / s));
+        cli_json(c, json_pack("{s:s, s:I, s:I, s:f, s:f}", "uri", d->uri, "offset", (json_int_t)off,
+                              "bytes", (json_int_t)p->done_bytes, "seconds", s, "bytes_per_s",
+                              (double)p->done_bytes / s));
     else
         cli_note(c, "read %s", cli_rate_text(p, rate));
     return 0;
@@ -23,8 +23,8 @@ static int report(struct cli *c, const struct dev *d, uint64_t off, const struct
 static int range(struct cli *c, const struct dev *d, uint64_t *out_off, uint64_t *out_len)
 {
     uint64_t size = dev_blk_bytes(d), off = opt_u64(&c->opts, "offset");
-    uint64_t len = opt_given(&c->opts, "length") ? opt_u64(&c->opts, "length")
-                                                 : size - MIN(size, off);
+    uint64_t len =
+        opt_given(&c->opts, "length") ? opt_u64(&c->opts, "length") : size - MIN(size, off);
 
     if (off > size || len > size - off)
         return cli_fail(c, -ERANGE, "%s has %lu bytes: %lu bytes from byte %lu are not on it",
@@ -92,12 +92,14 @@ const struct cli_verb verb_read = {
     .name = "read",
     .args = "URI [-o FILE]",
     .summary = "read a block device into a file or standard output",
-    .about = "Reads the whole block device, or the part that --offset and --length name (any bytes, "
-             "not only whole blocks). Runs of zeroes become holes of a regular FILE, which "
-             "appears under its name when it is complete.",
-    .examples = "kvasir read 'mem:?size=64M' -o zeroes.img\n"
-                "kvasir read nvme+tcp://127.0.0.1:4420/nqn.2026-11.io.kvasir:default?nsid=2 -o disk.img\n"
-                "kvasir read file:/srv/disk.img --length 512 | hexdump -C",
+    .about =
+        "Reads the whole block device, or the part that --offset and --length name (any bytes, "
+        "not only whole blocks). Runs of zeroes become holes of a regular FILE, which "
+        "appears under its name when it is complete.",
+    .examples =
+        "kvasir read 'mem:?size=64M' -o zeroes.img\n"
+        "kvasir read nvme+tcp://127.0.0.1:4420/nqn.2026-11.io.kvasir:default?nsid=2 -o disk.img\n"
+        "kvasir read file:/srv/disk.img --length 512 | hexdump -C",
     .opts = read_opts,
     .args_min = 1,
     .args_max = 1,

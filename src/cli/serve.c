@@ -76,8 +76,8 @@ static int add_listener(struct cli *c, json_t *nvmf, const char *nqn, const char
         return cli_usage(c, "--listen %s: %s", text, why.text);
     addr = json_pack("{s:s, s:s, s:o}", "trtype", "TCP", "traddr", host, "trsvcid",
                      json_sprintf("%u", port));
-    add(nvmf, "nvmf_subsystem_add_listener", json_pack("{s:s, s:o}", "nqn", nqn,
-                                                       "listen_address", addr));
+    add(nvmf, "nvmf_subsystem_add_listener",
+        json_pack("{s:s, s:o}", "nqn", nqn, "listen_address", addr));
     return 0;
 }
 
@@ -105,7 +105,8 @@ static int serve_prepare(struct cli *c, struct rt_config *cfg)
     serve_config = json_pack("{s:[{s:s, s:o}, {s:s, s:o}]}", "subsystems", "subsystem", "devices",
                              "config", devs, "subsystem", "nvmf", "config", nvmf);
     if (add(nvmf, "nvmf_create_subsystem",
-            json_pack("{s:s, s:b}", "nqn", nqn, "allow_any_host", !opt_given(&c->opts, "host"))) < 0)
+            json_pack("{s:s, s:b}", "nqn", nqn, "allow_any_host", !opt_given(&c->opts, "host"))) <
+        0)
         return cli_usage(c, "--nqn: not valid UTF-8");
     rc = add_devices(c, devs, nvmf, nqn);
     if (rc == 0)
@@ -140,10 +141,8 @@ static int serve_run(struct rt_task *t, struct cli *c)
 }
 
 static const struct opt serve_opts[] = {
-    {"kv", 0, OPT_STR, true, "NAME=URI", NULL,
-     "serve a key-value device; may be given many times"},
-    {"block", 0, OPT_STR, true, "NAME=URI", NULL,
-     "serve a block device; may be given many times"},
+    {"kv", 0, OPT_STR, true, "NAME=URI", NULL, "serve a key-value device; may be given many times"},
+    {"block", 0, OPT_STR, true, "NAME=URI", NULL, "serve a block device; may be given many times"},
     {"listen", 0, OPT_STR, true, "ADDR:PORT", NULL,
      "where to listen, 127.0.0.1:4420 without it; port 0 picks one; may be given many times"},
     {"nqn", 0, OPT_STR, false, "NQN", NVMF_DEFAULT_NQN, "name of the subsystem"},
@@ -156,15 +155,17 @@ const struct cli_verb verb_serve = {
     .name = "serve",
     .args = "--kv NAME=URI... --block NAME=URI...",
     .summary = "serve devices over NVMe/TCP, in the foreground",
-    .about = "Opens the devices and offers them as namespaces 1, 2, ... (in the order given) of one "
-             "subsystem, until Ctrl-C or SIGTERM. When it is ready it prints a line \"listening "
-             "ADDRESS:PORT NQN\" for each address, and below it the URI of each namespace. "
-             "SIGUSR1 logs statistics, SIGUSR2 prints the events kept by --trace. The discovery "
-             "service answers on the same addresses.\n\n"
-             "This is kvasird from flags; larger set-ups have a configuration file, see "
-             "kvasird(8).",
-    .examples = "kvasir serve --kv demo=dir:./data --block disk=mem:?size=1G --listen 127.0.0.1:4420\n"
-                "kvasir serve --kv a=mem: --listen '[::1]:0' --json",
+    .about =
+        "Opens the devices and offers them as namespaces 1, 2, ... (in the order given) of one "
+        "subsystem, until Ctrl-C or SIGTERM. When it is ready it prints a line \"listening "
+        "ADDRESS:PORT NQN\" for each address, and below it the URI of each namespace. "
+        "SIGUSR1 logs statistics, SIGUSR2 prints the events kept by --trace. The discovery "
+        "service answers on the same addresses.\n\n"
+        "This is kvasird from flags; larger set-ups have a configuration file, see "
+        "kvasird(8).",
+    .examples =
+        "kvasir serve --kv demo=dir:./data --block disk=mem:?size=1G --listen 127.0.0.1:4420\n"
+        "kvasir serve --kv a=mem: --listen '[::1]:0' --json",
     .opts = serve_opts,
     .args_max = 0,
     .drivers = CLI_KV | CLI_BLK,

@@ -29,10 +29,10 @@ static int report(struct cli *c, struct tree_sums *s, const char *verb)
 
     cli_progress_stop(&s->progress);
     if (c->json)
-        cli_json(c, json_pack("{s:I, s:I, s:I, s:f, s:f}", "files", (json_int_t)s->files, "bytes",
-                              (json_int_t)s->progress.done_bytes, "failed",
-                              (json_int_t)s->failed, "seconds", secs, "bytes_per_s",
-                              (double)s->progress.done_bytes / secs));
+        cli_json(c,
+                 json_pack("{s:I, s:I, s:I, s:f, s:f}", "files", (json_int_t)s->files, "bytes",
+                           (json_int_t)s->progress.done_bytes, "failed", (json_int_t)s->failed,
+                           "seconds", secs, "bytes_per_s", (double)s->progress.done_bytes / secs));
     else
         cli_note(c, "%s %lu files, %s", verb, s->files, cli_rate_text(&s->progress, rate));
     return s->first_rc;
@@ -97,7 +97,7 @@ const char *tree_path_wrong(struct bytes rel)
     return NULL;
 }
 
-/* --- put ---------------------------------------------------------------------------------------- */
+/* --- put -------------------------------------------------------------------------------------- */
 
 /* Regular files below a directory, found in batches by the offload pool. */
 struct walk {
@@ -368,7 +368,7 @@ int tree_put(struct rt_task *t, struct tree_put *job)
     return rc < 0 ? rc : report(job->c, &run->sums, "stored");
 }
 
-/* --- get ---------------------------------------------------------------------------------------- */
+/* --- get -------------------------------------------------------------------------------------- */
 
 struct get_run {
     struct tree_get *job;
@@ -469,9 +469,8 @@ int tree_get(struct rt_task *t, struct tree_get *job)
                         err_str(run->rootfd));
     run->keys = keys_new(job->dev.kv_chan, cli_key_bytes(&run->prefix), NULL);
     cli_progress_start(&run->sums.progress, job->c, job->dir, 0);
-    rc = run->keys == NULL
-             ? -ENOMEM
-             : lanes_run(t, MIN(MAX(job->jobs, 1u), LANES_MAX), get_lane, run);
+    rc = run->keys == NULL ? -ENOMEM
+                           : lanes_run(t, MIN(MAX(job->jobs, 1u), LANES_MAX), get_lane, run);
     keys_free(run->keys);
     close(run->rootfd);
     cli_progress_stop(&run->sums.progress);

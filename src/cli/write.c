@@ -11,9 +11,9 @@ static int report(struct cli *c, const struct dev *d, uint64_t off, const struct
     char rate[CLI_RATE_TEXT];
 
     if (c->json)
-        cli_json(c, json_pack("{s:s, s:I, s:I, s:f, s:f}", "uri", d->uri, "offset",
-                              (json_int_t)off, "bytes", (json_int_t)p->done_bytes, "seconds", s,
-                              "bytes_per_s", (double)p->done_bytes / s));
+        cli_json(c, json_pack("{s:s, s:I, s:I, s:f, s:f}", "uri", d->uri, "offset", (json_int_t)off,
+                              "bytes", (json_int_t)p->done_bytes, "seconds", s, "bytes_per_s",
+                              (double)p->done_bytes / s));
     else
         cli_note(c, "wrote %s", cli_rate_text(p, rate));
     return 0;
@@ -89,7 +89,8 @@ const struct cli_verb verb_write = {
              "there is refused before anything is written. Runs of zeroes are written as such, "
              "which lets the device give the blocks back. What was written is durable at the end.",
     .examples = "kvasir write file:/srv/disk.img image.iso\n"
-                "gunzip -c image.gz | kvasir write nvme+tcp://127.0.0.1:4420/nqn.2026-11.io.kvasir:default?nsid=2\n"
+                "gunzip -c image.gz | kvasir write "
+                "nvme+tcp://127.0.0.1:4420/nqn.2026-11.io.kvasir:default?nsid=2\n"
                 "kvasir write file:/srv/disk.img boot.bin --offset 1M",
     .opts = write_opts,
     .args_min = 1,

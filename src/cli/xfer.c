@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/xfer.h"
 
-
 struct xfer *xfer_new(size_t piece_bytes)
 {
     struct xfer *x = calloc(1, sizeof(*x));
@@ -107,8 +106,8 @@ static int too_short(struct xfer_source *src, uint64_t got, uint64_t len, struct
 static int store_small(struct rt_task *t, struct xfer *x, struct kv_chan *chan,
                        struct xfer_store *st, struct xfer_source *src, struct err *why)
 {
-    struct kv_req tmpl = {.op = KV_STORE, .key = st->key, .flags = st->flags,
-                          .version = st->version};
+    struct kv_req tmpl = {
+        .op = KV_STORE, .key = st->key, .flags = st->flags, .version = st->version};
     struct xfer_piece *p = &x->piece[0];
     ssize_t n = st->len == 0 ? 0 : src->read(t, src, p->buf, st->len);
     int rc;
@@ -172,7 +171,10 @@ static int store_pieces(struct rt_task *t, struct xfer *x, struct kv_chan *chan,
 int xfer_store(struct rt_task *t, struct xfer *x, struct kv_chan *chan, struct xfer_store *st,
                struct xfer_source *src, struct err *why)
 {
-    struct kv_req req = {.op = KV_STORE_OPEN, .key = st->key, .len = st->len, .flags = st->flags,
+    struct kv_req req = {.op = KV_STORE_OPEN,
+                         .key = st->key,
+                         .len = st->len,
+                         .flags = st->flags,
                          .version = st->version};
     int rc;
 
@@ -273,8 +275,8 @@ static int retrieve_small(struct rt_task *t, struct xfer *x, struct kv_chan *cha
     return 0;
 }
 
-int xfer_retrieve(struct rt_task *t, struct xfer *x, struct kv_chan *chan,
-                  struct xfer_retrieve *re, struct xfer_sink *sink, struct err *why)
+int xfer_retrieve(struct rt_task *t, struct xfer *x, struct kv_chan *chan, struct xfer_retrieve *re,
+                  struct xfer_sink *sink, struct err *why)
 {
     struct kv_req req = {.op = KV_RETRIEVE_OPEN, .key = re->key};
     bool whole = false;
@@ -308,8 +310,8 @@ static ssize_t value_read(struct rt_task *t, struct xfer_source *src, void *buf,
 {
     struct xfer_value *v = container_of(src, struct xfer_value, source);
     struct iovec iov = {.iov_base = buf, .iov_len = len};
-    struct kv_req req = {.op = KV_READ, .stream = v->stream, .off = v->off, .len = len,
-                         .iov = &iov, .iovcnt = 1};
+    struct kv_req req = {
+        .op = KV_READ, .stream = v->stream, .off = v->off, .len = len, .iov = &iov, .iovcnt = 1};
     int rc;
 
     if (v->off >= v->value_len)
@@ -330,8 +332,10 @@ int xfer_value_open(struct rt_task *t, struct kv_chan *chan, struct bytes key,
     if (rc < 0)
         return rc;
     *out = (struct xfer_value){.source = {.read = value_read, .name = "the value"},
-                               .chan = chan, .stream = req.stream,
-                               .value_len = req.value_len, .version = req.version};
+                               .chan = chan,
+                               .stream = req.stream,
+                               .value_len = req.value_len,
+                               .version = req.version};
     return 0;
 }
 

@@ -32,12 +32,15 @@ static int check_entry(const json_t *entry, struct place *at, const struct metho
 
     at->method = name;
     if (name == NULL)
-        return misplaced(at, err_set(&inner, -EINVAL, "\"method\" is missing or no string"),
-                         &inner, why);
+        return misplaced(at, err_set(&inner, -EINVAL, "\"method\" is missing or no string"), &inner,
+                         why);
     m = method_find(name);
     if (m == NULL)
-        return misplaced(at, err_set(&inner, -EINVAL, "there is no such method (kvasird.json(5) "
-                                                      "lists them)"), &inner, why);
+        return misplaced(at,
+                         err_set(&inner, -EINVAL,
+                                 "there is no such method (kvasird.json(5) "
+                                 "lists them)"),
+                         &inner, why);
     rc = method_check(m, json_object_get(entry, "params"), &inner);
     if (rc < 0)
         return misplaced(at, rc, &inner, why);
@@ -58,8 +61,7 @@ static int visit_subsystem(struct rt_task *t, struct daemon *d, const json_t *su
     if (config == NULL || json_is_null(config))
         return 0; /* SPDK writes null for subsystems without methods */
     if (!json_is_array(config))
-        return misplaced(&at, err_set(&inner, -EINVAL, "\"config\" has to be a list"), &inner,
-                         why);
+        return misplaced(&at, err_set(&inner, -EINVAL, "\"config\" has to be a list"), &inner, why);
     json_array_foreach(config, at.index, entry)
     {
         rc = check_entry(entry, &at, &m, why);

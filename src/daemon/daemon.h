@@ -79,7 +79,8 @@ struct daemon_run {
 /**
  * Applies the configuration and serves until SIGTERM or SIGINT (which the caller has blocked in all
  * threads, as SIGUSR1), then stops: commands in flight end first; another signal stops at once.
- * SIGUSR1 logs statistics, SIGUSR2 prints the trace (rt/trace.h). 0, or the failure of configuration, with text.
+ * SIGUSR1 logs statistics, SIGUSR2 prints the trace (rt/trace.h). 0, or the failure of
+ * configuration, with text.
  */
 int daemon_run(struct rt_task *t, const struct daemon_run *run, struct err *why);
 

@@ -42,8 +42,7 @@ struct daemon_dev *daemon_dev_find(struct daemon *d, const char *name)
 {
     struct daemon_dev *dev;
 
-    list_for_each(dev, &d->devs, struct daemon_dev, link)
-    {
+    list_for_each (dev, &d->devs, struct daemon_dev, link) {
         if (strcmp(dev->name, name) == 0)
             return dev;
     }

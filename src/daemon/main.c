@@ -96,7 +96,7 @@ static int ready(struct rt_task *t, struct daemon *d, void *arg)
         log_error("cannot become user '%s': %s", p->user->pw_name, err_str(rc));
         return rc;
     }
-    list_for_each(l, &d->listeners, struct daemon_listener, link)
+    list_for_each (l, &d->listeners, struct daemon_listener, link)
         log_info("listening on %s", l->actual);
     if (list_empty(&d->listeners))
         log_warn("nothing listens: the configuration has no nvmf_subsystem_add_listener");

@@ -116,14 +116,14 @@ static const struct method_param add_host_params[] = {
     {NULL},
 };
 
-static int add_host(struct rt_task *t, struct daemon *d, const json_t *params,
-                    json_t **out_result, struct err *why)
+static int add_host(struct rt_task *t, struct daemon *d, const json_t *params, json_t **out_result,
+                    struct err *why)
 {
     int rc = daemon_target(d, NULL, why);
 
     if (rc == 0)
-        rc = nvmf_host_add(t, d->target, method_str(params, "nqn"), method_str(params, "host"),
-                           why);
+        rc =
+            nvmf_host_add(t, d->target, method_str(params, "nqn"), method_str(params, "host"), why);
     *out_result = json_true();
     return rc;
 }
@@ -257,8 +257,8 @@ static const struct method_param add_kv_ns_params[] = {
     {NULL},
 };
 
-static int add_kv_ns(struct rt_task *t, struct daemon *d, const json_t *params,
-                     json_t **out_result, struct err *why)
+static int add_kv_ns(struct rt_task *t, struct daemon *d, const json_t *params, json_t **out_result,
+                     struct err *why)
 {
     return add_namespace(t, d, params, true, out_result, why);
 }
@@ -286,8 +286,7 @@ static struct daemon_listener *listener_find(struct daemon *d, const char *addr)
 {
     struct daemon_listener *l;
 
-    list_for_each(l, &d->listeners, struct daemon_listener, link)
-    {
+    list_for_each (l, &d->listeners, struct daemon_listener, link) {
         if (strcmp(l->addr, addr) == 0)
             return l;
     }

@@ -11,8 +11,7 @@ static bool first_of_nqn(struct daemon *d, const struct daemon_ns *ns)
 {
     struct daemon_ns *other;
 
-    list_for_each(other, &d->namespaces, struct daemon_ns, link)
-    {
+    list_for_each (other, &d->namespaces, struct daemon_ns, link) {
         if (strcmp(other->nqn, ns->nqn) == 0)
             return other == ns;
     }
@@ -29,8 +28,7 @@ static json_t *namespaces_json(struct daemon *d, const char *nqn)
     json_t *list = json_array();
     struct daemon_ns *ns;
 
-    list_for_each(ns, &d->namespaces, struct daemon_ns, link)
-    {
+    list_for_each (ns, &d->namespaces, struct daemon_ns, link) {
         json_t *obj;
 
         if (strcmp(ns->nqn, nqn) != 0)
@@ -52,8 +50,8 @@ static void print_one(struct daemon *d, const struct daemon_listener *l,
     char *line;
 
     if (json) {
-        obj = json_pack("{s:s, s:s, s:o}", "listening", l->actual, "nqn", first->nqn,
-                        "namespaces", namespaces_json(d, first->nqn));
+        obj = json_pack("{s:s, s:s, s:o}", "listening", l->actual, "nqn", first->nqn, "namespaces",
+                        namespaces_json(d, first->nqn));
         line = json_dumps(obj, JSON_COMPACT);
         fprintf(to, "%s\n", line);
         free(line);
@@ -61,12 +59,10 @@ static void print_one(struct daemon *d, const struct daemon_listener *l,
         return;
     }
     fprintf(to, "listening %s %s\n", l->actual, first->nqn);
-    list_for_each(ns, &d->namespaces, struct daemon_ns, link)
-    {
+    list_for_each (ns, &d->namespaces, struct daemon_ns, link) {
         if (strcmp(ns->nqn, first->nqn) == 0)
             fprintf(to, "  nvme+tcp://%s/%s?nsid=%u  %s %s (%s)\n", l->actual, ns->nqn, ns->nsid,
-                    ns->dev->kv != NULL ? "key-value" : "block", ns->dev->name,
-                    dev_uri(ns->dev));
+                    ns->dev->kv != NULL ? "key-value" : "block", ns->dev->name, dev_uri(ns->dev));
     }
 }
 
@@ -74,8 +70,7 @@ static void print_listener(struct daemon *d, const struct daemon_listener *l, FI
 {
     struct daemon_ns *ns;
 
-    list_for_each(ns, &d->namespaces, struct daemon_ns, link)
-    {
+    list_for_each (ns, &d->namespaces, struct daemon_ns, link) {
         if (first_of_nqn(d, ns))
             print_one(d, l, ns, to, json);
     }
@@ -85,7 +80,7 @@ void daemon_print_listening(struct daemon *d, FILE *to, bool json)
 {
     struct daemon_listener *l;
 
-    list_for_each(l, &d->listeners, struct daemon_listener, link)
+    list_for_each (l, &d->listeners, struct daemon_listener, link)
         print_listener(d, l, to, json);
     fflush(to);
 }
@@ -130,15 +125,14 @@ void daemon_log_stats(struct rt_task *t, struct daemon *d)
     struct daemon_dev *dev;
 
     if (d->target != NULL && nvmf_stats(t, d->target, &s) == 0) {
-        log_info("stats: %u connections, %u controllers, %lu accepted, %lu refused",
-                 s.connections, s.ctrlrs, s.accepted, s.refused);
+        log_info("stats: %u connections, %u controllers, %lu accepted, %lu refused", s.connections,
+                 s.ctrlrs, s.accepted, s.refused);
         log_info("stats: %lu admin and %lu I/O commands, %lu failed, %lu bytes in, %lu out",
                  s.admin_cmds, s.io_cmds, s.failed_cmds, s.bytes_in, s.bytes_out);
         log_info("stats: ended: %lu broke the protocol, %lu keep-alive, %lu stalled; digest "
                  "errors: %lu header, %lu data; %lu buffers yielded",
-                 s.term_reqs, s.kato_expired, s.stalled, s.hdgst_errors, s.ddgst_errors,
-                 s.yields);
+                 s.term_reqs, s.kato_expired, s.stalled, s.hdgst_errors, s.ddgst_errors, s.yields);
     }
-    list_for_each(dev, &d->devs, struct daemon_dev, link)
+    list_for_each (dev, &d->devs, struct daemon_dev, link)
         log_dev(t, dev);
 }

@@ -51,8 +51,7 @@ static int parse_cores(const char *text, struct rt_config *cfg, struct err *why)
 int runtime_opts(const struct opts *o, struct rt_config *cfg, struct err *why)
 {
     static const enum rt_poll polls[] = {RT_POLL_ADAPTIVE, RT_POLL_ALWAYS, RT_POLL_NEVER};
-    static const enum rt_backend backends[] = {RT_BACKEND_AUTO, RT_BACKEND_URING,
-                                               RT_BACKEND_EPOLL};
+    static const enum rt_backend backends[] = {RT_BACKEND_AUTO, RT_BACKEND_URING, RT_BACKEND_EPOLL};
 
     cfg->poll = polls[opt_choice(o, "poll")];
     cfg->backend = backends[opt_choice(o, "backend")];

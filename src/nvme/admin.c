@@ -168,9 +168,10 @@ static void make_uuid(struct nvme_ns *ns)
         memcpy(ns->uuid + 8, ns->ids.eui64, sizeof(ns->ids.eui64));
 }
 
-static int no_such(int rc, uint32_t nsid, struct err *why)
+/* A target answers -ENODEV (Invalid Namespace) for one it does not have, and so does what is gone. */
+static int no_such(const struct nvme_ctrl *ctrl, int rc, uint32_t nsid, struct err *why)
 {
-    if (rc == -ENODEV || rc == -ECONNRESET || rc == -ECANCELED || rc == -ETIMEDOUT)
+    if ((rc == -ENODEV && ctrl->dead) || rc == -ECONNRESET || rc == -ECANCELED || rc == -ETIMEDOUT)
         return err_set(why, rc, "namespace %u: %s", nsid, err_str(rc));
     return err_set(why, -ENOENT, "the target has no namespace %u (%s)", nsid, err_str(rc));
 }
@@ -185,7 +186,7 @@ static int read_ids(struct rt_task *t, struct nvme_ctrl *ctrl, void *page, struc
         return 0;
     rc = nvme_identify(t, ctrl, NVME_CNS_NS_DESC_LIST, out->nsid, 0, page);
     if (rc < 0)
-        return no_such(rc, out->nsid, why);
+        return no_such(ctrl, rc, out->nsid, why);
     if (nvme_ns_desc_decode(page, NVME_IDENTIFY_BYTES, &out->ids) < 0)
         return err_set(why, -EPROTO, "namespace %u: its identifiers make no sense", out->nsid);
     out->csi = (out->ids.have & 1u << NVME_NIDT_CSI) != 0 ? out->ids.csi : (uint8_t)NVME_CSI_NVM;
@@ -209,7 +210,7 @@ int nvme_ns_read(struct rt_task *t, struct nvme_ctrl *ctrl, uint32_t nsid, struc
     else
         rc = nvme_identify(t, ctrl, NVME_CNS_NS, nsid, 0, page);
     if (rc < 0)
-        return no_such(rc, nsid, why);
+        return no_such(ctrl, rc, nsid, why);
     if (out->csi == NVME_CSI_KV)
         rc = read_kv(page, out, why);
     else if (out->csi == NVME_CSI_NVM)

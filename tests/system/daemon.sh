@@ -13,7 +13,7 @@ exits 2 "no such file" kvasird -c nosuch.json
 says .err "nosuch.json" "it names the file"
 echo '{"subsystems": [' >bad.json
 exits 2 "no JSON" kvasird -c bad.json
-says .err "line 1" "it names the line"
+says .err "line 2" "it names the line"
 echo '[]' >bad.json
 exits 2 "another form" kvasird -c bad.json
 config bad.json <<<'{"method": "bdev_wait_for_examine"}, {"method": "bdev_frobnicate", "params": {}}'

@@ -15,8 +15,9 @@ fail() {
     return 0
 }
 
-# run COMMAND...: keeps standard output and error in .out and .err, and the exit code in $rc.
-run() { "$@" >.out 2>.err; rc=$?; }
+# run COMMAND...: keeps standard output and error in .out and .err, and the exit code in $rc; what
+# takes more than a minute is ended with 124.
+run() { timeout 60 "$@" >.out 2>.err; rc=$?; }
 
 # works NAME COMMAND...: exit code 0.
 works() {
@@ -60,6 +61,7 @@ print(v)' "$1" "${2:-1}"
 # in NAME.log.
 serve() {
     local name=$1 i; shift
+    : >"$name.log"
     "$@" >"$name.log" 2>"$name.err" &
     pid=$!
     servers+=("$pid")

@@ -16,7 +16,11 @@ equal "$(head -1 main.log)" "listening $addr $nqn" "the address is printed"
 says main.log "$kv  key-value demo" "and the URIs of the namespaces"
 exits 10 "the same address again" kvasir serve --kv mem: --listen "$addr"
 says .err "${addr#*:}" "it names the port"
-exits 10 "the same directory again" kvasir serve --kv dir:data --listen 127.0.0.1:0
+head -c 1M /dev/zero >taken.img
+(sleep 2) | kvasir write file:taken.img &
+sleep 0.5
+exits 10 "a file that another process has" kvasir serve --block file:taken.img --listen 127.0.0.1:0
+says .err "taken.img" "it names the file"
 
 works "discover" kvasir discover "$addr"
 says .out "nvme+tcp://$addr/$nqn" "it prints the URI"
@@ -49,16 +53,27 @@ equal "$(awk '{print $2}' .out | tr '\n' ' ')" "alpha piped " "it lists both"
 works "stat" kvasir stat --json "$kv" alpha
 equal "$(field bytes)" 1000000 "the length"
 works "stat of the device" kvasir stat --json "$kv"
-equal "$(field kind) $(field key_max_bytes)" "key-value 16" "kind and key length"
+equal "$(field kind) $(field key_max_bytes)" "key-value 2048" "kind and key length"
 works "exists" kvasir exists "$kv" alpha
 exits 3 "exists not" kvasir exists "$kv" nosuch
 exits 3 "get of no key" kvasir get "$kv" nosuch
+says .err "'nosuch'" "it names the key"
 exits 4 "put --if-absent" kvasir put --if-absent "$kv" alpha a.bin
 exits 3 "put --if-present" kvasir put --if-present "$kv" nosuch a.bin
 works "append" sh -c "printf one | kvasir put '$kv' app && printf two | kvasir put -a '$kv' app"
 equal "$(kvasir get "$kv" app)" onetwo "it is appended"
-exits 12 "a key of 17 bytes" kvasir put "$kv" 12345678901234567 a.bin
+std="$kv&vendor=no" # as any other target
+exits 12 "a key of 17 bytes on a standard namespace" kvasir put "$std" 12345678901234567 a.bin
 says .err "1 to 16" "it says how long keys are"
+works "with vendor commands" kvasir put "$kv" 12345678901234567 a.bin
+works "is fine" kvasir rm "$kv" 12345678901234567
+works "put of a pipe on a standard namespace" sh -c "cat a.bin | kvasir put '$std' spooled"
+kvasir get "$std" spooled | cmp -s - a.bin && pass "it is the same" || fail "it is the same"
+kvasir get "$std" spooled --offset 500000 --length 1000 | cmp -s - <(tail -c +500001 a.bin | head -c 1000) && pass "a part of it" || fail "a part of it"
+exits 11 "append on a standard namespace" sh -c "printf x | kvasir put -a '$std' spooled"
+kvasir ls -l "$std" spo >.out
+equal "$(tr -s ' ' <.out)" " 1000000 spooled" "ls of a standard namespace"
+works "rm" kvasir rm "$std" spooled
 works "a key of 16 binary bytes" kvasir put "$kv" hex:000102030405060708090A0B0C0D0EFF a.bin
 kvasir get "$kv" hex:000102030405060708090A0B0C0D0EFF | cmp -s - a.bin && pass "is got back" || fail "is got back"
 works "rm" kvasir rm "$kv" alpha piped app hex:000102030405060708090A0B0C0D0EFF
@@ -70,13 +85,15 @@ works "put -r" kvasir put -r "$kv" t tree
 works "get -r" kvasir get -r "$kv" t -o tree.out
 yes "the trees are the same" diff -r tree tree.out
 mkdir -p deep/directory/of/names && cp a.bin deep/directory/of/names/file
-exits 12 "put -r of paths that are too long" kvasir put -r "$kv" deep
+exits 12 "put -r of paths that are too long" kvasir put -r "$std" deep
 says .err "nothing was stored" "it says so"
 says .err "16 bytes" "and why"
+works "put -r of those that fit" kvasir put -r -k "$std" s tree
+kvasir rm -r "$kv" s/
 works "cp from one namespace to another" kvasir cp "$kv" "$kv3" --verify --json
 equal "$(field copied)" 30 "all keys"
 works "cp out of the daemon" kvasir cp "$kv3" dir:copy --json
-yes "the same files" diff -r copy/0/1 data/0/1
+yes "the same files" diff -r -x .kvasir copy/0/1 data/0/1
 
 # Block verbs.
 works "write" kvasir write "$blk" a.bin --offset 1M
@@ -100,9 +117,11 @@ equal "$(field mismatches)" 0 "without a difference"
 # Large values in little memory.
 before=$(rss_kib "$main")
 head -c 300M /dev/urandom >big
-works "put of 300 MiB" kvasir put "$kv" big big
-works "get of 300 MiB" kvasir get "$kv" big -o big.out
-same big big.out "it is the same"
+for uri in "$kv" "$std"; do
+    works "put of 300 MiB" kvasir put "$uri" big big
+    works "get of 300 MiB" kvasir get "$uri" big -o big.out
+    same big big.out "it is the same"
+done
 after=$(rss_kib "$main")
 yes "the daemon grew from $before to $after KiB" test "$after" -lt $((before + 20480))
 rm -f big.out
@@ -128,9 +147,9 @@ exec 5>&-
 exits 3 "nothing was stored" kvasir exists "$kv" half
 
 # Progress for a terminal.
-script -qec "kvasir cp 'fault:?base=mem:%3Fsize=64M&delay=60ms' mem:?size=64M --jobs 2" /dev/null >tty 2>&1
+script -qec "kvasir cp 'fault:?base=mem:%3Fsize=64M&delay=60ms' mem:?size=64M --jobs 2 --kind block" /dev/null >tty 2>&1
 grep -q 'MiB of 64.0 MiB' tty && grep -q 's left' tty && pass "progress on a terminal" || fail "progress on a terminal"
-kvasir cp 'fault:?base=mem:%3Fsize=64M&delay=60ms' mem:?size=64M --jobs 2 2>notty
+kvasir cp 'fault:?base=mem:%3Fsize=64M&delay=60ms' mem:?size=64M --jobs 2 --kind block 2>notty
 equal "$(cat notty)" "" "none without one"
 
 kill -USR1 "$main"; sleep 0.3

@@ -252,10 +252,9 @@ static int ranges(struct rt_task *t, struct kvs *s)
 }
 
 /* An open retrieve stays with the version it opened, whatever happens to the key. */
-static int pinned(struct rt_task *t, struct kvs *s)
+static int pinned_len(struct rt_task *t, struct kvs *s, uint64_t len)
 {
     struct bytes key = kvs_str("pinned");
-    uint64_t len = MIN(s->len_max, 300000);
     struct kvs_rng r = kvs_rng(s, "pinned");
     struct kvs_mem m;
     struct kv_req req;
@@ -266,7 +265,7 @@ static int pinned(struct rt_task *t, struct kvs *s)
     CHECK(req.value_len == len);
     kvs_mem_init(&m, 70000);
     for (uint64_t off = 0; off < len; off += req.moved) {
-        if (off == 0)
+        if (off == 0) /* of the same size: may be tempting to do in place */
             CHECK_RC(AGAIN(kvs_put(t, s, s->chan, key, 2, len, 0)), 0);
         else
             CHECK(AGAIN(kv_delete(t, s->chan, key)) <= 0);
@@ -290,6 +289,15 @@ static int pinned(struct rt_task *t, struct kvs *s)
     CHECK_RC(kvs_do(t, s->chan, &req), 0);
     CHECK(req.stream == NULL);
     kvs_mem_fini(&m);
+    return 0;
+}
+
+static int pinned(struct rt_task *t, struct kvs *s)
+{
+    static const uint64_t lens[] = {1, 4096, 9000, 70000, 300000};
+
+    for (unsigned i = 0; i < ARRAY_LEN(lens); i++)
+        CHECK_RC(pinned_len(t, s, MIN(lens[i], s->len_max)), 0);
     return 0;
 }
 
@@ -368,6 +376,103 @@ static int batches(struct rt_task *t, struct kvs *s)
     return 0;
 }
 
+static int snap_sees(struct rt_task *t, struct kvs *s, struct kv_snap *snap, struct bytes key,
+                     uint64_t tag, uint64_t len)
+{
+    CLEANUP(free_p) uint8_t *buf = malloc(len + 1);
+    struct iovec iov = {.iov_base = buf, .iov_len = len + 1};
+    struct kv_req req;
+    int rc;
+
+    kvs_prepare(s, t, &req, KV_RETRIEVE, key, NULL);
+    req.snap = snap;
+    req.iov = &iov;
+    req.iovcnt = 1;
+    req.len = len + 1;
+    rc = kvs_do(t, s->chan, &req);
+    if (tag == 0) {
+        CHECK_RC(rc, -ENOENT);
+        return 0;
+    }
+    CHECK_RC(rc, 0);
+    CHECK(req.value_len == len);
+    CHECK(kvs_is(buf, tag, 0, len));
+    return 0;
+}
+
+/* One snapshot between any two changes of a key; each goes on seeing what was there. */
+static int snapshots_len(struct rt_task *t, struct kvs *s, uint64_t len)
+{
+    static const uint64_t tags[] = {0, 1, 2, 0, 0, 3, 4, 0};
+    struct kv_snap *snap[ARRAY_LEN(tags)];
+    struct bytes key = kvs_str("snapped");
+    struct kv_req req;
+
+    for (unsigned i = 0; i < ARRAY_LEN(tags); i++) {
+        if (tags[i] != 0)
+            CHECK_RC(kvs_put(t, s, s->chan, key, tags[i], len, 0), 0);
+        else
+            CHECK_RC(kv_delete(t, s->chan, key), i > 0 && tags[i - 1] != 0 ? 0 : -ENOENT);
+        kvs_prepare(s, t, &req, KV_SNAP_OPEN, kvs_str(""), NULL);
+        CHECK_RC(kvs_do(t, s->chan, &req), 0);
+        snap[i] = req.snap;
+    }
+    /* Closed from the middle outwards: what each pins moves to its neighbours or goes. */
+    for (unsigned n = 0; n < ARRAY_LEN(tags); n++) {
+        unsigned gone = (3 + n * 5) % ARRAY_LEN(tags);
+
+        for (unsigned i = 0; i < ARRAY_LEN(tags); i++) {
+            if (snap[i] != NULL)
+                CHECK_RC(snap_sees(t, s, snap[i], key, tags[i], len), 0);
+        }
+        kvs_prepare(s, t, &req, KV_SNAP_CLOSE, kvs_str(""), NULL);
+        req.snap = take_ptr(&snap[gone]);
+        CHECK_RC(kvs_do(t, s->chan, &req), 0);
+    }
+    return 0;
+}
+
+/* More versions than one step frees. */
+static int snapshots_many(struct rt_task *t, struct kvs *s)
+{
+    struct kv_req req;
+    uint64_t used, after, keys;
+    char key[32];
+
+    CHECK_RC(kv_usage(t, s->dev, &used, &keys), 0);
+    for (unsigned round = 1; round < 3; round++) {
+        for (unsigned i = 0; i < 2000; i++) {
+            snprintf(key, sizeof(key), "many%u", i);
+            CHECK_RC(kvs_put(t, s, s->chan, kvs_str(key), round, 50, 0), 0);
+        }
+        if (round == 1) {
+            kvs_prepare(s, t, &req, KV_SNAP_OPEN, kvs_str(""), NULL);
+            CHECK_RC(kvs_do(t, s->chan, &req), 0);
+        }
+    }
+    CHECK_RC(kvs_empty(t, s, s->chan), 0);
+    for (unsigned i = 0; i < 2000; i += 100) {
+        snprintf(key, sizeof(key), "many%u", i);
+        CHECK_RC(snap_sees(t, s, req.snap, kvs_str(key), 1, 50), 0);
+    }
+    req.op = KV_SNAP_CLOSE;
+    CHECK_RC(kvs_do(t, s->chan, &req), 0);
+    CHECK_RC(kv_usage(t, s->dev, &after, &keys), 0);
+    CHECK(after <= used);
+    return 0;
+}
+
+static int snapshots(struct rt_task *t, struct kvs *s)
+{
+    static const uint64_t lens[] = {0, 10, 4096, 9000, 200000};
+
+    if (!kvs_has(s, KV_CAP_SNAPSHOT) || s->faulty)
+        return 0;
+    for (unsigned i = 0; i < ARRAY_LEN(lens); i++)
+        CHECK_RC(snapshots_len(t, s, lens[i]), 0);
+    return snapshots_many(t, s);
+}
+
 /* Fills the device up, when it says how large it is and that is not much. */
 static int full(struct rt_task *t, struct kvs *s)
 {
@@ -443,6 +548,7 @@ const struct kvs_test kvs_basic_tests[] = {
     {"pinned", pinned},
     {"aborts", aborts},
     {"batches", batches},
+    {"snapshots", snapshots},
     {"full", full},
     {"keeps", keeps},
     {"statistics", statistics},

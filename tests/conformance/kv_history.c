@@ -222,10 +222,13 @@ static uint32_t some_flags(struct history *h, unsigned k, uint64_t *out_version)
     return flags;
 }
 
-static uint64_t some_len(struct history *h)
+/* Often the present length: what is replaced by the same size may be tempting to do in place. */
+static uint64_t some_len(struct history *h, unsigned k)
 {
     uint64_t len = kvs_len(h->s, &h->rng);
 
+    if (h->want[k].there && below(h, 3) == 0)
+        len = len_of(&h->want[k]);
     return MIN(len, h->mem.max / 2);
 }
 
@@ -245,7 +248,7 @@ static int changed(struct rt_task *t, struct history *h, unsigned k, int rc, int
 static int do_store(struct rt_task *t, struct history *h)
 {
     unsigned k = (unsigned)below(h, KEYS);
-    struct seg seg = {.tag = ++h->tags, .len = some_len(h)};
+    struct seg seg = {.tag = ++h->tags, .len = some_len(h, k)};
     struct want new = {0};
     uint64_t version;
     uint32_t flags = some_flags(h, k, &version);
@@ -456,7 +459,7 @@ static int writer_open(struct rt_task *t, struct history *h, struct writer *w)
 
     w->key = (unsigned)below(h, KEYS);
     w->flags = some_flags(h, w->key, &w->version);
-    w->seg = (struct seg){.tag = ++h->tags, .len = some_len(h)};
+    w->seg = (struct seg){.tag = ++h->tags, .len = some_len(h, w->key)};
     w->unknown = kvs_has(h->s, KV_CAP_UNKNOWN_LEN) && below(h, 3) == 0;
     w->done = 0;
     wanted = foresee(&h->want[w->key], w->flags, w->version, w->seg, &new);

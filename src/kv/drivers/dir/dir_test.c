@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/mount.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -305,6 +306,96 @@ static void test_leftovers(void **state)
     assert_int_not_equal(access(in_ns(DIR_TEMP), F_OK), 0); /* nobody uses it any more */
 }
 
+static int submit(struct rt_task *t, struct kv_chan *ch, struct kv_req *req)
+{
+    rt_req_init_task(&req->req, t);
+    kv_submit(ch, req);
+    return rt_wait(t, &req->req);
+}
+
+/* Everything that ends without a value: no temporary file stays. */
+static int dead_ends(struct rt_task *t, struct kv_chan *ch)
+{
+    uint8_t data[1000] = {0};
+    struct iovec iov = {.iov_base = data, .iov_len = sizeof(data)};
+    struct kv_req req = {
+        .op = KV_STORE_OPEN, .key = bytes_of_str("a"), .len = 2000, .iov = &iov, .iovcnt = 1};
+    uint64_t version;
+
+    CHECK(submit(t, ch, &req) == 0);
+    req.op = KV_WRITE;
+    req.len = 1000;
+    CHECK(submit(t, ch, &req) == 0);
+    req.op = KV_ABORT;
+    CHECK(submit(t, ch, &req) == 0);
+
+    req = (struct kv_req){.op = KV_STORE_OPEN, .key = bytes_of_str("a"), .len = 0};
+    CHECK(submit(t, ch, &req) == 0);
+    CHECK(kv_store(t, ch, bytes_of_str("a"), bytes_of_str("x"), KV_F_MUST_NOT_EXIST) == 0);
+    req.op = KV_ABORT;
+    CHECK(submit(t, ch, &req) == 0);
+    CHECK(kv_store(t, ch, bytes_of_str("a"), bytes_of_str("x"), KV_F_MUST_NOT_EXIST) == -EEXIST);
+    CHECK(kv_store(t, ch, bytes_of_str("b"), bytes_of_str("x"), KV_F_MUST_EXIST) == -ENOENT);
+    CHECK(kv_store(t, ch, bytes_of_str("a"), bytes_of_str("x"), KV_F_APPEND) == 0);
+    CHECK(kv_stat(t, ch, bytes_of_str("a"), NULL, &version) == 0);
+    req = (struct kv_req){
+        .op = KV_STORE, .flags = KV_F_IF_VERSION, .key = bytes_of_str("a"), .version = version + 1};
+    CHECK(submit(t, ch, &req) == -ESTALE);
+    for (unsigned yields = 0; yields < 12; yields++) {
+        req = (struct kv_req){
+            .op = KV_STORE, .key = bytes_of_str("a"), .iov = &iov, .iovcnt = 1, .len = 1000};
+        rt_req_init_task(&req.req, t);
+        kv_submit(ch, &req);
+        for (unsigned i = 0; i < yields; i++)
+            (void)rt_sleep(t, 20 * NS_PER_US);
+        rt_req_cancel(&req.req);
+        CHECK(rt_wait(t, &req.req) <= 0);
+    }
+    return kv_delete(t, ch, bytes_of_str("a"));
+}
+
+static void test_dead_ends(void **state)
+{
+    run("", dead_ends);
+    assert_int_not_equal(access(in_ns(DIR_TEMP), F_OK), 0); /* only an empty one can be removed */
+}
+
+/* --- a full disk ---------------------------------------------------------------------------------------- */
+
+static int full(struct rt_task *t, struct kv_chan *ch)
+{
+    CLEANUP(free_p) uint8_t *val = calloc(1, 200000);
+    char key[32], got[8] = "";
+    uint64_t len;
+    int rc = 0;
+
+    CHECK(kv_store(t, ch, bytes_of_str("first"), bytes_of_str("kept"), 0) == 0);
+    for (unsigned i = 0; i < 100 && rc == 0; i++) {
+        snprintf(key, sizeof(key), "fill%u", i);
+        rc = kv_store(t, ch, bytes_of_str(key), bytes_make(val, 200000), 0);
+    }
+    CHECK(rc == -ENOSPC);
+    CHECK(kv_stat(t, ch, bytes_of_str(key), NULL, NULL) == -ENOENT);
+    CHECK(kv_store(t, ch, bytes_of_str("first"), bytes_make(val, 200000), 0) == -ENOSPC);
+    CHECK(kv_retrieve(t, ch, bytes_of_str("first"), got, sizeof(got), &len) == 0);
+    CHECK(len == 4);
+    CHECK(memcmp(got, "kept", 4) == 0);
+    CHECK(kv_delete(t, ch, bytes_of_str("fill0")) == 0);
+    CHECK(kv_store(t, ch, bytes_of_str("first"), bytes_make(val, 100000), 0) == 0);
+    return 0;
+}
+
+static void test_full_disk(void **state)
+{
+    struct with_chan w = {.query = "", .fn = full};
+    struct rt_config cfg = {.poll = RT_POLL_NEVER, .buf_bytes = MIB};
+
+    if (mount("tmpfs", root, "tmpfs", 0, "size=1M") != 0)
+        skip(); /* takes a privilege */
+    assert_int_equal(rt_run(&cfg, with_chan, &w, NULL), 0);
+    assert_int_equal(umount(root), 0);
+}
+
 /* --- an index that is too small ----------------------------------------------------------------------------------- */
 
 #define MANY 30000
@@ -352,6 +443,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_read_only, setup, teardown),
         cmocka_unit_test_setup_teardown(test_long_keys, setup, teardown),
         cmocka_unit_test_setup_teardown(test_leftovers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_dead_ends, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_full_disk, setup, teardown),
         cmocka_unit_test_setup_teardown(test_small_index, setup, teardown),
     };
 

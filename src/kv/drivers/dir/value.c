@@ -347,8 +347,9 @@ static int place_value(struct rt_task *t, struct dir *d, struct put *put)
 /* Makes the value durable, then visible. The temporary file is gone or renamed afterwards. */
 static int put_value(struct rt_task *t, struct dir *d, struct put *put)
 {
+    bool wants_version = (put->flags & KV_F_NO_VERSION) == 0;
     struct dir_lock lock;
-    struct stat st;
+    struct stat st = {0};
     int rc = 0;
 
     if ((put->flags & KV_F_APPEND) == 0)
@@ -364,14 +365,14 @@ static int put_value(struct rt_task *t, struct dir *d, struct put *put)
         if (rc == 0)
             rc = dir_errno(rt_fdatasync(t, put->tmp->fd));
     }
-    if (rc == 0)
+    if (rc == 0 && wants_version)
         rc = dir_errno(rt_stat(t, put->tmp->fd, "", &st));
     if (rc == 0)
         rc = place_value(t, d, put);
     lock_put(d, &lock);
     dir_temp_drop(t, d, put->tmp);
     if (rc == 0)
-        put->version = version_of(&st);
+        put->version = wants_version ? version_of(&st) : 0;
     return rc;
 }
 

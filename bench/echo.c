@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * echo [--in BYTES] [--out BYTES] [--depth N] [--conns N] [--seconds S] [--server CPU] [--client CPU]
+ * echo [--in BYTES] [--out BYTES] [--depth N] [--conns N] [--seconds S] [--server CPU]
+ *      [--client CPU]
  *
  * The limit that a server over TCP can be measured against: two processes that poll sockets on the
  * loopback interface and do nothing else. For each message of `in` bytes the server returns one of

@@ -146,8 +146,11 @@ static bool driver_takes(const struct blk_chan *chan, const struct blk_req *req)
     return len <= chan->max_io_bytes && iov_plain(chan, req, len);
 }
 
-/* All that is not plain: wrong, without effect, for the driver after a closer look, or slow. */
-static void submit_other(struct blk_chan *chan, struct blk_req *req)
+/*
+ * All that is not plain: wrong, without effect, for the driver after a closer look, or slow. Kept
+ * out of line, as it would make blk_submit save registers for nothing.
+ */
+static __attribute__((noinline)) void submit_other(struct blk_chan *chan, struct blk_req *req)
 {
     const struct blk_info *info = &chan->dev->info;
     int rc = check(chan, req);
@@ -228,6 +231,17 @@ void blk_finish(struct blk_req *req, int rc)
     finish(req, rc);
 }
 
+/* A piece, or a request that goes on. */
+static __attribute__((noinline)) void complete_other(struct blk_req *req, int rc)
+{
+    if (req->parent != NULL)
+        rt_req_complete(&req->req, rc);
+    else if (rc == -ENOTSUP && req->op == BLK_WRITE_ZEROES)
+        blk_slow_submit(req->chan, req);
+    else
+        finish(req, rc);
+}
+
 void blk_complete(struct blk_req *req, int rc)
 {
     struct blk_chan *chan = req->chan;
@@ -237,10 +251,8 @@ void blk_complete(struct blk_req *req, int rc)
     chan->in_flight[req->epoch]--;
     if (UNLIKELY(chan->draining) && chan->in_flight[!chan->epoch] == 0)
         blk_drained(chan);
-    if (UNLIKELY(req->parent != NULL))
-        rt_req_complete(&req->req, rc);
-    else if (UNLIKELY(rc == -ENOTSUP) && req->op == BLK_WRITE_ZEROES)
-        blk_slow_submit(chan, req);
+    if (LIKELY(req->parent == NULL) && LIKELY(rc == 0))
+        finish(req, 0);
     else
-        finish(req, rc);
+        complete_other(req, rc);
 }

@@ -169,6 +169,251 @@ static int kv_basic_body(struct rt_task *t, struct env *e)
 }
 TEST_ENV(kv_basic, 1, 8 * MIB)
 
+/* --- List ------------------------------------------------------------------------------------------------ */
+
+static int list_body(struct rt_task *t, struct env *e)
+{
+    enum { N = 3000 };
+    CLEANUP(cl_close) struct cl admin = {0};
+    CLEANUP(cl_close) struct cl io = {0};
+    CLEANUP(free_p) uint8_t *page = malloc(200000);
+    struct nvme_kv_list_iter it;
+    struct nvme_sqe sqe;
+    struct cl_reply r;
+    struct bytes key;
+    char name[17], last[17] = "";
+    unsigned seen = 0;
+
+    OK(cl_admin(t, &admin, &e->addr, NQN, 0, NVME_CSS_IOCS));
+    OK(cl_io(t, &io, &admin, &e->addr, NQN, 1, 0));
+    for (int i = 0; i < N; i++) {
+        snprintf(name, sizeof(name), "%0*d", 4 + i % 13, i);
+        sqe = kv_cmd(NVME_KV_STORE, name, 1, 0);
+        OK(cl_cmd(t, &io, &sqe, "x", 1, NULL, 0, &r));
+        STATUS(r, 0);
+    }
+    /* Page by page, each beginning with the last key of the one before. */
+    for (;;) {
+        unsigned fresh = 0;
+
+        sqe = kv_cmd(NVME_KV_LIST, last, 4096, 0);
+        OK(cl_cmd(t, &io, &sqe, NULL, 0, page, 4096, &r));
+        STATUS(r, 0);
+        CHECK(r.dw0 == 0 && r.data_len % 4 == 0);
+        OK(nvme_kv_list_begin(&it, page, r.data_len));
+        while (nvme_kv_list_next(&it, 16, &key)) {
+            if (bytes_eq(key, bytes_of_str(last)))
+                continue;
+            CHECK(bytes_cmp(bytes_of_str(last), key) < 0);
+            memset(last, 0, sizeof(last));
+            memcpy(last, key.ptr, key.len);
+            fresh++;
+        }
+        OK(it.rc);
+        seen += fresh;
+        if (fresh == 0)
+            break;
+    }
+    CHECK(seen == N);
+    /* All at once; from a key that is not there; into next to no room. */
+    sqe = kv_cmd(NVME_KV_LIST, "", 200000, 0);
+    OK(cl_cmd(t, &io, &sqe, NULL, 0, page, 200000, &r));
+    STATUS(r, 0);
+    CHECK(le32_at(page) == N);
+    sqe = kv_cmd(NVME_KV_LIST, "00000000000", 64, 0);
+    OK(cl_cmd(t, &io, &sqe, NULL, 0, page, 64, &r));
+    STATUS(r, 0);
+    OK(nvme_kv_list_begin(&it, page, r.data_len));
+    CHECK(nvme_kv_list_next(&it, 16, &key));
+    CHECK(bytes_cmp(bytes_of_str("00000000000"), key) < 0);
+    sqe = kv_cmd(NVME_KV_LIST, "", 7, 0);
+    OK(cl_cmd(t, &io, &sqe, NULL, 0, page, 7, &r));
+    STATUS(r, 0);
+    CHECK(r.data_len == 4 && le32_at(page) == 0);
+    sqe = kv_cmd(NVME_KV_LIST, "", 3, 0);
+    OK(cl_cmd(t, &io, &sqe, NULL, 0, page, 64, &r));
+    STATUS(r, NVME_SC_INVALID_FIELD | DNR);
+    return 0;
+}
+TEST_ENV(list, 1, 2 * MIB)
+
+/* --- vendor commands ---------------------------------------------------------------------------------------- */
+
+static int vopen(struct rt_task *t, struct cl *io, struct nvme_kvv_open open, struct cl_reply *r)
+{
+    uint8_t data[8192];
+    struct nvme_sqe sqe = {.nsid = le32_make(2)};
+    int n = nvme_kvv_open_encode(&sqe, data, sizeof(data), &open);
+
+    CHECK(n > 0);
+    sqe.opc = NVME_KVV_OPEN;
+    return cl_cmd(t, io, &sqe, data, (uint32_t)n, NULL, 0, r);
+}
+
+static int vio(struct rt_task *t, struct cl *io, enum nvme_kvv_opcode opc, struct nvme_kvv_io v,
+               const void *out, void *in, struct cl_reply *r)
+{
+    struct nvme_sqe sqe = {.nsid = le32_make(2)};
+
+    nvme_kvv_io_encode(&sqe, opc, &v);
+    return cl_cmd(t, io, &sqe, out, out != NULL ? v.len : 0, in, in != NULL ? v.len : 0, r);
+}
+#define VIO(opc, out, in, ...) OK(vio(t, &io, opc, (struct nvme_kvv_io){__VA_ARGS__}, out, in, &r))
+#define VOPEN(...) OK(vopen(t, &io, (struct nvme_kvv_open){__VA_ARGS__}, &r))
+
+static int vendor_body(struct rt_task *t, struct env *e)
+{
+    CLEANUP(cl_close) struct cl admin = {0};
+    CLEANUP(cl_close) struct cl io = {0};
+    CLEANUP(free_p) uint8_t *data = malloc(1000000);
+    CLEANUP(free_p) uint8_t *back = malloc(1000000);
+    struct nvme_kvv_info info;
+    char long_key[601];
+    struct bytes key;
+    struct cl_reply r;
+    uint64_t version;
+    uint32_t h, snap;
+
+    memset(long_key, 'k', 600);
+    long_key[600] = 0;
+    key = bytes_of_str(long_key);
+    pattern(data, 1000000, 3);
+    OK(cl_admin(t, &admin, &e->addr, NQN, 0, NVME_CSS_IOCS));
+    OK(cl_io(t, &io, &admin, &e->addr, NQN, 1, 0));
+
+    /* A store of unknown length in three writes; wrong offsets change nothing. */
+    VOPEN(.mode = NVME_KVV_MODE_STORE, .key = key, .declared_len = NVME_KVV_LEN_UNKNOWN);
+    STATUS(r, 0);
+    h = r.dw0;
+    VIO(NVME_KVV_WRITE, data, NULL, .handle = h, .len = 5000);
+    STATUS(r, 0);
+    VIO(NVME_KVV_WRITE, data, NULL, .handle = h, .len = 5000);
+    STATUS(r, NVME_SC_KVV_SEQUENCE | DNR);
+    VIO(NVME_KVV_WRITE, data + 5000, NULL, .handle = h, .len = 100000, .offset = 5000);
+    STATUS(r, 0);
+    VIO(NVME_KVV_INFO, NULL, &info, .handle = h, .len = 32);
+    STATUS(r, 0);
+    CHECK(le64_get(info.value_len) == 105000 && le32_get(info.mode) == NVME_KVV_MODE_STORE);
+    VIO(NVME_KVV_WRITE, data + 105000, NULL, .handle = h, .len = 895000, .offset = 105000,
+        .flags = NVME_KVV_IO_COMMIT);
+    STATUS(r, 0);
+    version = r.dw0 | (uint64_t)r.dw1 << 32;
+    VIO(NVME_KVV_COMMIT, NULL, NULL, .handle = h);
+    STATUS(r, NVME_SC_KVV_BAD_HANDLE | DNR);
+
+    /* Reading it, in ranges, small and larger than a buffer. */
+    VOPEN(.mode = NVME_KVV_MODE_READ, .key = key);
+    STATUS(r, 0);
+    CHECK(r.dw1 == 1000000);
+    h = r.dw0;
+    VIO(NVME_KVV_READ, NULL, back, .handle = h, .len = 1000, .offset = 777);
+    STATUS(r, 0);
+    CHECK(r.dw0 == 1000 && r.dw1 == NVME_KVV_MORE && memcmp(back, data + 777, 1000) == 0);
+    VIO(NVME_KVV_READ, NULL, back, .handle = h, .len = 1000000, .offset = 300000);
+    STATUS(r, 0);
+    CHECK(r.dw0 == 700000 && r.dw1 == 0 && memcmp(back, data + 300000, 700000) == 0);
+    VIO(NVME_KVV_READ, NULL, back, .handle = h, .len = 10, .offset = 1000000);
+    STATUS(r, 0);
+    CHECK(r.dw0 == 0 && r.data_len == 0);
+    VIO(NVME_KVV_INFO, NULL, &info, .handle = h, .len = 32, .flags = NVME_KVV_IO_CLOSE);
+    STATUS(r, 0);
+    CHECK(le64_get(info.version) == version && le64_get(info.value_len) == 1000000);
+    VIO(NVME_KVV_READ, NULL, back, .handle = h, .len = 10);
+    STATUS(r, NVME_SC_KVV_BAD_HANDLE | DNR);
+
+    /* Versions and conditions. */
+    VOPEN(.mode = NVME_KVV_MODE_STORE, .key = key, .declared_len = 1, .version = version + 1,
+          .flags = NVME_KVV_F_IF_VERSION);
+    STATUS(r, NVME_SC_KVV_STALE | DNR);
+    VOPEN(.mode = NVME_KVV_MODE_STORE, .key = key, .declared_len = 1,
+          .flags = NVME_KVV_F_MUST_NOT_EXIST);
+    STATUS(r, NVME_SC_KV_KEY_EXISTS | DNR);
+    VOPEN(.mode = NVME_KVV_MODE_STAT, .key = bytes_of_str("none"));
+    STATUS(r, NVME_SC_KV_KEY_NOT_EXIST | DNR);
+    VOPEN(.mode = NVME_KVV_MODE_DELETE, .key = bytes_of_str("none"));
+    STATUS(r, NVME_SC_KV_KEY_NOT_EXIST | DNR);
+
+    /* More than declared ends the store; less fails the commit; the old value stays. */
+    VOPEN(.mode = NVME_KVV_MODE_STORE, .key = key, .declared_len = 10);
+    h = r.dw0;
+    VIO(NVME_KVV_WRITE, data, NULL, .handle = h, .len = 11);
+    STATUS(r, NVME_SC_KV_INVALID_VALUE_SIZE | DNR);
+    VIO(NVME_KVV_CLOSE, NULL, NULL, .handle = h);
+    STATUS(r, NVME_SC_KVV_BAD_HANDLE | DNR);
+    VOPEN(.mode = NVME_KVV_MODE_STORE, .key = key, .declared_len = 10);
+    h = r.dw0;
+    VIO(NVME_KVV_WRITE, data, NULL, .handle = h, .len = 9);
+    STATUS(r, 0);
+    VIO(NVME_KVV_COMMIT, NULL, NULL, .handle = h);
+    STATUS(r, NVME_SC_INVALID_FIELD | DNR);
+    VOPEN(.mode = NVME_KVV_MODE_STAT, .key = key);
+    STATUS(r, 0);
+    CHECK(r.dw0 == 1000000);
+
+    /* A batch; a list with a prefix, in small pages; a snapshot that stays as it was. */
+    {
+        struct nvme_sqe sqe = {.nsid = le32_make(2)};
+        struct nvme_kvv_item item = {.val = bytes_of_str("v")};
+        size_t used = 0;
+        char name[16];
+
+        for (int i = 0; i < 100; i++) {
+            snprintf(name, sizeof(name), "p/%03d", i);
+            item.key = bytes_of_str(name);
+            CHECK(nvme_kvv_batch_put(data, 100000, &used, &item));
+        }
+        nvme_kvv_batch_encode(&sqe, (uint32_t)used, 100);
+        OK(cl_cmd(t, &io, &sqe, data, (uint32_t)used, NULL, 0, &r));
+        STATUS(r, 0);
+        nvme_kvv_batch_encode(&sqe, (uint32_t)used - 1, 100);
+        OK(cl_cmd(t, &io, &sqe, data, (uint32_t)used - 1, NULL, 0, &r));
+        STATUS(r, NVME_SC_INVALID_FIELD | DNR);
+        CHECK(r.dw0 == 99);
+    }
+    VOPEN(.mode = NVME_KVV_MODE_SNAPSHOT);
+    STATUS(r, 0);
+    snap = r.dw0;
+    VOPEN(.mode = NVME_KVV_MODE_DELETE, .key = bytes_of_str("p/050"));
+    STATUS(r, 0);
+    for (int with_snap = 0; with_snap < 2; with_snap++) {
+        struct nvme_kv_list_iter it;
+        struct bytes k;
+        int n = 0;
+
+        VOPEN(.mode = NVME_KVV_MODE_LIST, .key = bytes_of_str("p/010"),
+              .prefix = bytes_of_str("p/"), .flags = NVME_KVV_F_AFTER,
+              .snapshot = with_snap ? snap : 0);
+        STATUS(r, 0);
+        h = r.dw0;
+        do {
+            VIO(NVME_KVV_READ, NULL, back, .handle = h, .len = 100);
+            STATUS(r, 0);
+            OK(nvme_kv_list_begin(&it, back, r.data_len));
+            while (nvme_kv_list_next(&it, 2048, &k))
+                n++;
+        } while (r.dw1 & NVME_KVV_MORE);
+        CHECK(n == 88 + with_snap);
+        VIO(NVME_KVV_READ, NULL, back, .handle = h, .len = 5);
+        STATUS(r, 0); /* at the end: a count of 0 */
+        CHECK(r.dw0 == 4);
+    }
+    VIO(NVME_KVV_CLOSE, NULL, NULL, .handle = snap);
+    STATUS(r, 0);
+    VIO(NVME_KVV_CLOSE, NULL, NULL, .handle = snap);
+    STATUS(r, NVME_SC_KVV_BAD_HANDLE | DNR);
+
+    /* As many handles as there are, and no more; they end with the queue. */
+    for (unsigned i = 0;; i++) {
+        VOPEN(.mode = NVME_KVV_MODE_STORE, .key = key, .declared_len = 1);
+        if (r.status != 0)
+            break;
+        CHECK(i < 64);
+    }
+    STATUS(r, NVME_SC_KVV_NO_HANDLE);
+    return 0;
+}
+TEST_ENV(vendor, 1, 4 * MIB)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -176,6 +421,8 @@ int main(void)
         cmocka_unit_test(nvm_digests),
         cmocka_unit_test(nvm_split),
         cmocka_unit_test(kv_basic),
+        cmocka_unit_test(list),
+        cmocka_unit_test(vendor),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

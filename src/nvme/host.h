@@ -52,9 +52,10 @@ struct nvme_req {
     /*
      * Streams: data that the caller brings (or takes) piece by piece, so that a value of any size
      * needs no memory. With `fed` set, iov holds only a window of the data, at first
-     * `window_len` bytes (it may be 0); when it has been moved fed() is called from the loop and
-     * the next window is given by nvme_req_feed(), in fed() or later. done() may come at any time
-     * without fed(). Only on queues opened as streams: the connection stands still meanwhile.
+     * `window_len` bytes (it may be 0); when it has been moved, or data is asked for while there
+     * is none (or has come), fed() is called from the loop; the next window is given by
+     * nvme_req_feed() then or later. done() may come at any time without fed(). Only on queues
+     * opened as streams: the connection stands still meanwhile.
      */
     void (*fed)(struct nvme_req *req);
     uint32_t window_len;

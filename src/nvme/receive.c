@@ -142,7 +142,7 @@ static int receive_r2t(struct nvme_queue *q, const union nvme_tcp_pdu *pdu,
 {
     struct nvme_slot *s = nvme_slot_of(q, le16_get(pdu->r2t.cccid));
     uint32_t off = le32_get(pdu->r2t.r2to), len = le32_get(pdu->r2t.r2tl);
-    const struct nvme_req *req;
+    struct nvme_req *req;
 
     if (s == NULL || s->answered || s->req->dir != NVME_DIR_H2C)
         return fault(q, pdu, l->hlen, bad_field(offsetof(struct nvme_tcp_r2t, cccid)));
@@ -155,7 +155,10 @@ static int receive_r2t(struct nvme_queue *q, const union nvme_tcp_pdu *pdu,
     s->r2t_left = len;
     s->progress_ns = rt_now();
     net_rx_consume(&q->rx, l->plen);
-    nvme_send_data(q, s);
+    if (req->fed != NULL && req->moved == req->window_off + req->window_len)
+        req->fed(req);
+    else
+        nvme_send_data(q, s);
     return 0;
 }
 

@@ -455,7 +455,10 @@ int kvn_steps(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
 {
     int rc = by_steps(t, ctx, req);
 
-    for (unsigned i = 1; rc == -ECONNRESET && i < KVN_TRIES_MAX && may_repeat(req); i++) {
+    /* -ESTALE: the value was replaced between the question for its length and the Retrieve. */
+    for (unsigned i = 1; i < KVN_TRIES_MAX && may_repeat(req) &&
+                         (rc == -ECONNRESET || (rc == -ESTALE && req->op == KV_RETRIEVE_OPEN));
+         i++) {
         rc = rt_sleep(t, KVN_RETRY_NS);
         if (rc == 0)
             rc = by_steps(t, ctx, req);

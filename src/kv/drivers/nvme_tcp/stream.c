@@ -106,9 +106,25 @@ static int start(struct rt_task *t, struct kvn_stream *st, uint8_t opc, enum nvm
     must(rc == 0);
     nvme_kv_set_options(&st->req.sqe, st->options);
     rt_req_init(&st->req.req, stream_done);
-    st->started = st->hungry = true;
+    st->started = true;
     nvme_submit(st->conn->q, &st->req);
     return 0;
+}
+
+/*
+ * Until the target asks for data, or sends some, or is done: then it has looked at what the key holds,
+ * and what happens to the key afterwards is none of this stream's business (of a Store until its
+ * commit).
+ */
+static int wait_begun(struct rt_task *t, struct kvn_stream *st)
+{
+    int rc = 0;
+
+    while (rc == 0 && !st->hungry && !st->done)
+        rc = rt_cond_wait(t, &st->changed);
+    if (rc == 0 && st->done)
+        rc = st->req.req.rc < 0 ? st->req.req.rc : -ESTALE;
+    return rc;
 }
 
 /* Gives a window and waits until it has been moved, or the command is over. */
@@ -201,6 +217,8 @@ int kvn_std_store_open(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *re
     st->options = kvn_store_options(req->flags);
     if (st->len > 0) /* a Store without data would count at once: it is sent by the commit */
         rc = start(t, st, NVME_KV_STORE, NVME_DIR_H2C);
+    if (rc == 0 && st->len > 0)
+        rc = wait_begun(t, st);
     if (rc < 0) {
         kvn_std_end(t, st);
         return rc;
@@ -319,6 +337,16 @@ static int ask_len(struct rt_task *t, struct kvn_ctx *ctx, struct bytes key, uin
     return rc;
 }
 
+static int begin_retrieve(struct rt_task *t, struct kvn_stream *st)
+{
+    int rc = ask_len(t, st->ctx, bytes_make(st->key, st->key_len), &st->len);
+
+    if (rc < 0 || st->len == 0)
+        return rc;
+    rc = start(t, st, NVME_KV_RETRIEVE, NVME_DIR_C2H);
+    return rc < 0 ? rc : wait_begun(t, st);
+}
+
 int kvn_std_retrieve_open(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
 {
     struct kvn_stream *st = stream_new(ctx, req->key);
@@ -326,9 +354,7 @@ int kvn_std_retrieve_open(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req 
 
     if (st == NULL)
         return -ENOMEM;
-    rc = ask_len(t, ctx, req->key, &st->len);
-    if (rc == 0 && st->len > 0)
-        rc = start(t, st, NVME_KV_RETRIEVE, NVME_DIR_C2H);
+    rc = begin_retrieve(t, st);
     if (rc < 0) {
         kvn_std_end(t, st);
         return rc;

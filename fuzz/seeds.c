@@ -362,6 +362,29 @@ static void seed_texts(void)
         seed_bytes("uri", bytes_of_str(texts[i]));
 }
 
+/* fuzz/middle.c: settings, and an edit of each kind at places where PDUs are likely. */
+static void seed_edits(void)
+{
+    static const uint16_t places[] = {0, 2, 130, 200, 1400, 2000, 4300, 9000, 25000};
+
+    for (uint8_t set = 0; set < 4; set++) {
+        seed_bytes("middle", bytes_make(&set, 1));
+        for (uint8_t i = 0; i < ARRAY_LEN(places); i++) {
+            for (uint8_t dir = 0; dir < 2; dir++) {
+                uint8_t edit[] = {set,
+                                  (uint8_t)(dir << 2 | (i & 1)),
+                                  (uint8_t)places[i],
+                                  (uint8_t)(places[i] >> 8),
+                                  0,
+                                  (uint8_t)((i + dir) % 5),
+                                  16};
+
+                seed_bytes("middle", bytes_make(edit, sizeof(edit)));
+            }
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 3)
@@ -374,6 +397,7 @@ int main(int argc, char **argv)
     seed_texts();
     seed_kv_scripts();
     seed_vendor_scripts();
+    seed_edits();
     printf("%u seeds in %s\n", nseeds, top);
     return 0;
 }

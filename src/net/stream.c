@@ -15,7 +15,7 @@
 /* Bytes that one net_rx_read() takes before others run. */
 #define RX_TURN_BYTES (1u << 20)
 
-/* --- receiving ---------------------------------------------------------------------------------- */
+/* --- receiving -------------------------------------------------------------------------------- */
 
 void net_rx_init(struct net_rx *rx, struct rt_sock *sock, uint8_t *buf, size_t cap)
 {
@@ -155,7 +155,7 @@ int net_rx_read(struct rt_task *t, struct net_rx *rx, const struct iovec *iov, u
     return 0;
 }
 
-/* --- sending ------------------------------------------------------------------------------------ */
+/* --- sending ---------------------------------------------------------------------------------- */
 
 static struct net_tx_item *tx_pop(struct net_tx *tx)
 {
@@ -212,7 +212,8 @@ static int tx_send(struct net_tx *tx)
     size_t want = 0;
     ssize_t sent;
 
-    for (struct net_tx_item *i = tx->head; i != NULL && n + NET_TX_IOV_MAX <= TX_BATCH; i = i->next) {
+    for (struct net_tx_item *i = tx->head; i != NULL && n + NET_TX_IOV_MAX <= TX_BATCH;
+         i = i->next) {
         for (unsigned k = i->iov_at; k < i->iovcnt; k++) {
             iov[n++] = i->iov[k];
             want += i->iov[k].iov_len;

@@ -80,7 +80,7 @@ struct net_tx {
     int rc;                   /* why sending has ended; 0 while it goes */
     struct rt_defer flush;
     struct rt_req out_wait;
-    void (*on_error)(struct net_tx *tx); /* once, from the loop, when the connection turns out dead */
+    void (*on_error)(struct net_tx *tx); /* once, from the loop, when the connection is dead */
     void (*on_drain)(struct net_tx *tx); /* may be NULL: everything queued has been taken */
     struct rt_cond drained;
 };

@@ -65,7 +65,7 @@ static void item_done(struct net_tx_item *item, int rc)
     ++*s->count;
 }
 
-/* Many items of odd sizes arrive whole and in order, through a small buffer, two iovecs at a time. */
+/* Many items of odd sizes arrive whole and in order, through a small buffer. */
 static int all_arrives(struct rt_task *t, void *arg)
 {
     enum { N = 2000 };

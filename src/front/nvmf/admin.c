@@ -86,7 +86,7 @@ static void async_event_request(struct nvmf_cmd *cmd)
     nvmf_ctrlr_events(ctrlr);
 }
 
-/* --- Abort -------------------------------------------------------------------------------------------------------- */
+/* --- Abort ------------------------------------------------------------------------------------ */
 
 struct abort_call {
     struct nvmf_conn *conn;
@@ -147,7 +147,7 @@ static void abort_command(struct rt_task *t, struct nvmf_cmd *cmd)
     nvmf_cmd_complete(cmd, NVME_SC_SUCCESS);
 }
 
-/* --- all ------------------------------------------------------------------------------------------------------------- */
+/* --- all -------------------------------------------------------------------------------------- */
 
 /* Data that an admin command brings: 0 when it has none. */
 static uint32_t data_wanted(const struct nvme_sqe *sqe)

@@ -116,12 +116,13 @@ static int identify_data_body(struct rt_task *t, struct env *e)
     OK(cl_admin(t, &nvm_only, &e->addr, NQN, 0, NVME_CSS_NVM));
     OK(do_identify(t, &nvm_only, NVME_CNS_NS_ACTIVE_LIST, 0, 0, page));
     CHECK(le32_get(p->list.nsid[0]) == 1 && le32_get(p->list.nsid[1]) == 0);
-    CHECK(do_identify(t, &nvm_only, NVME_CNS_CSI_INDEP_NS, 2, 0, page) == (NVME_SC_INVALID_NS | DNR));
+    CHECK(do_identify(t, &nvm_only, NVME_CNS_CSI_INDEP_NS, 2, 0, page) ==
+          (NVME_SC_INVALID_NS | DNR));
     return 0;
 }
 TEST_ENV(identify_data, 2, 1 * MIB)
 
-/* --- logs, features ------------------------------------------------------------------------------------- */
+/* --- logs, features --------------------------------------------------------------------------- */
 
 static int get_log(struct rt_task *t, struct cl *cl, uint8_t lid, uint64_t off, uint32_t len,
                    uint8_t csi, bool rae, void *out)
@@ -142,8 +143,8 @@ static int get_log(struct rt_task *t, struct cl *cl, uint8_t lid, uint64_t off, 
 static int feature(struct rt_task *t, struct cl *cl, uint8_t opc, uint32_t cdw10, uint32_t cdw11,
                    uint32_t nsid, uint32_t *out)
 {
-    struct nvme_sqe sqe = {.opc = opc, .nsid = le32_make(nsid), .cdw10 = le32_make(cdw10),
-                           .cdw11 = le32_make(cdw11)};
+    struct nvme_sqe sqe = {
+        .opc = opc, .nsid = le32_make(nsid), .cdw10 = le32_make(cdw10), .cdw11 = le32_make(cdw11)};
     struct cl_reply r;
     uint8_t data[512];
 
@@ -177,8 +178,10 @@ static int logs_features_body(struct rt_task *t, struct env *e)
     CHECK(le32_at(page + 4 * NVME_LID_EFFECTS) == 1 && le32_at(page + 4 * 0x70) == 0);
     OK(get_log(t, &admin, NVME_LID_FIRMWARE, 0, 512, 0, true, page));
     CHECK(get_log(t, &admin, 0x99, 0, 512, 0, true, page) == (NVME_SC_INVALID_LOG_PAGE | DNR));
-    CHECK(get_log(t, &admin, NVME_LID_SMART, 2, 512, 0, true, page) == (NVME_SC_INVALID_FIELD | DNR));
-    CHECK(get_log(t, &admin, NVME_LID_SMART, 516, 4, 0, true, page) == (NVME_SC_INVALID_FIELD | DNR));
+    CHECK(get_log(t, &admin, NVME_LID_SMART, 2, 512, 0, true, page) ==
+          (NVME_SC_INVALID_FIELD | DNR));
+    CHECK(get_log(t, &admin, NVME_LID_SMART, 516, 4, 0, true, page) ==
+          (NVME_SC_INVALID_FIELD | DNR));
     /* More than the page, and more than a buffer: zeroes. */
     memset(page, 0xff, 300000);
     OK(get_log(t, &admin, NVME_LID_FIRMWARE, 8, 300000, 0, true, page));
@@ -200,11 +203,13 @@ static int logs_features_body(struct rt_task *t, struct env *e)
     OK(SET(&admin, NVME_FID_KATO, 0));
     CHECK(SET(&admin, 0x77, 0) == (NVME_SC_INVALID_FIELD | DNR));
     CHECK(GET(&admin, 0x77, &v) == (NVME_SC_INVALID_FIELD | DNR));
-    CHECK(SET(&admin, NVME_FID_POWER | NVME_FEATURE_SAVE, 0) == (NVME_SC_FEATURE_NOT_SAVEABLE | DNR));
+    CHECK(SET(&admin, NVME_FID_POWER | NVME_FEATURE_SAVE, 0) ==
+          (NVME_SC_FEATURE_NOT_SAVEABLE | DNR));
     CHECK(SET(&admin, NVME_FID_HOST_ID, 1) == (NVME_SC_CMD_SEQ_ERROR | DNR));
     CHECK(SET(&admin, NVME_FID_IOCS_PROFILE, 1) == (NVME_SC_IOCS_COMBINATION_REJECTED | DNR));
     OK(feature(t, &admin, NVME_OPC_GET_FEATURES, NVME_FID_HOST_ID, 1, 0, &v));
-    OK(feature(t, &admin, NVME_OPC_GET_FEATURES, NVME_FID_KV_CONFIG | NVME_SEL_CAPS << 8, 0, 2, &v));
+    OK(feature(t, &admin, NVME_OPC_GET_FEATURES, NVME_FID_KV_CONFIG | NVME_SEL_CAPS << 8, 0, 2,
+               &v));
     CHECK(v == (NVME_FEATURE_CAP_PER_NS | NVME_FEATURE_CAP_CHANGEABLE));
     CHECK(feature(t, &admin, NVME_OPC_SET_FEATURES, NVME_FID_KV_CONFIG, 1, 1, &v) ==
           (NVME_SC_INVALID_NS | DNR));
@@ -212,7 +217,7 @@ static int logs_features_body(struct rt_task *t, struct env *e)
 }
 TEST_ENV(logs_features, 1, 1 * MIB)
 
-/* --- events, abort ----------------------------------------------------------------------------------------- */
+/* --- events, abort ---------------------------------------------------------------------------- */
 
 static int send_aer(struct rt_task *t, struct cl *cl)
 {
@@ -324,12 +329,13 @@ static int events_abort_body(struct rt_task *t, struct env *e)
 }
 TEST_ENV(events_abort, 2, 4 * MIB)
 
-/* --- discovery ----------------------------------------------------------------------------------------------- */
+/* --- discovery -------------------------------------------------------------------------------- */
 
 static int discovery_body(struct rt_task *t, struct env *e)
 {
     struct nvmf_subsys_config hidden = {.nqn = "nqn.2026-11.io.kvasir:hidden"};
-    struct nvmf_subsys_config shown = {.nqn = "nqn.2026-11.io.kvasir:shown", .allow_any_host = true};
+    struct nvmf_subsys_config shown = {.nqn = "nqn.2026-11.io.kvasir:shown",
+                                       .allow_any_host = true};
     CLEANUP(cl_close) struct cl cl = {0};
     CLEANUP(cl_close) struct cl v6 = {0};
     CLEANUP(free_p) uint8_t *log = calloc(1, 65536);
@@ -397,7 +403,7 @@ static int discovery_body(struct rt_task *t, struct env *e)
 }
 TEST_ENV(discovery, 2, 1 * MIB)
 
-/* --- keep alive, reset, shutdown ------------------------------------------------------------------------------- */
+/* --- keep alive, reset, shutdown -------------------------------------------------------------- */
 
 static int gone(struct rt_task *t, void *arg)
 {
@@ -450,8 +456,7 @@ static int reset_body(struct rt_task *t, struct env *e)
         OK(cl_io(t, &io, &admin, &e->addr, NQN, 1, 0));
         OK(cl_io(t, &io2, &admin, &e->addr, NQN, 2, 0));
         OK(send_aer(t, &admin));
-        OK(cl_property_set(t, &admin, NVME_REG_CC, cc & ~NVME_CC_EN) ==
-                   (NVME_SC_ABORT_QUEUE | DNR)
+        OK(cl_property_set(t, &admin, NVME_REG_CC, cc & ~NVME_CC_EN) == (NVME_SC_ABORT_QUEUE | DNR)
                ? 0
                : -1); /* the answer to the event request comes first */
         {
@@ -463,7 +468,8 @@ static int reset_body(struct rt_task *t, struct env *e)
         CHECK(stat_connections(t, e) == 1);
         OK(cl_property_get(t, &admin, NVME_REG_CSTS, false, &csts));
         CHECK(csts == 0);
-        CHECK(cl_property_set(t, &admin, NVME_REG_CC, cc | 1u << 7) == (NVME_SC_INVALID_FIELD | DNR));
+        CHECK(cl_property_set(t, &admin, NVME_REG_CC, cc | 1u << 7) ==
+              (NVME_SC_INVALID_FIELD | DNR));
         OK(cl_property_set(t, &admin, NVME_REG_CC, cc));
     }
     OK(cl_property_set(t, &admin, NVME_REG_CC, cc | 1u << NVME_CC_SHN_SHIFT));
@@ -474,7 +480,7 @@ static int reset_body(struct rt_task *t, struct env *e)
 }
 TEST_ENV(reset, 2, 1 * MIB)
 
-/* --- the other NVM commands --------------------------------------------------------------------------------------- */
+/* --- the other NVM commands ------------------------------------------------------------------- */
 
 static int nvm_commands_body(struct rt_task *t, struct env *e)
 {

@@ -102,7 +102,7 @@ void nvmf_cmd_free(struct nvmf_cmd *cmd)
         rt_cond_wake_all(&c->idle);
 }
 
-/* --- answering ------------------------------------------------------------------------------------------ */
+/* --- answering -------------------------------------------------------------------------------- */
 
 static void response_sent(struct net_tx_item *item, int rc)
 {
@@ -158,8 +158,7 @@ void nvmf_cmd_complete(struct nvmf_cmd *cmd, uint16_t status)
     advance_sqhd(c);
     cmd->state = NVMF_CMD_SENDING;
     cmd->tx.done = response_sent;
-    cmd->tx.iov[0] =
-        (struct iovec){.iov_base = cmd->resp, .iov_len = put_response(cmd, status)};
+    cmd->tx.iov[0] = (struct iovec){.iov_base = cmd->resp, .iov_len = put_response(cmd, status)};
     cmd->tx.iovcnt = 1;
     net_tx_add(&c->tx, &cmd->tx);
 }
@@ -196,17 +195,16 @@ void nvmf_cmd_complete_data(struct nvmf_cmd *cmd, uint32_t len)
     cmd->tx.iov[1] = (struct iovec){.iov_base = cmd->iov[0].iov_base, .iov_len = len};
     if (c->ptx.ddgst) {
         le32_put(cmd->ddgst, crc32c(0, cmd->iov[0].iov_base, len));
-        cmd->tx.iov[n++] =
-            (struct iovec){.iov_base = cmd->ddgst, .iov_len = sizeof(cmd->ddgst)};
+        cmd->tx.iov[n++] = (struct iovec){.iov_base = cmd->ddgst, .iov_len = sizeof(cmd->ddgst)};
     }
     if (!success)
-        cmd->tx.iov[n++] = (struct iovec){.iov_base = cmd->resp,
-                                          .iov_len = put_response(cmd, NVME_SC_SUCCESS)};
+        cmd->tx.iov[n++] =
+            (struct iovec){.iov_base = cmd->resp, .iov_len = put_response(cmd, NVME_SC_SUCCESS)};
     cmd->tx.iovcnt = (uint8_t)n;
     net_tx_add(&c->tx, &cmd->tx);
 }
 
-/* --- commands that take more than one step ---------------------------------------------------------------- */
+/* --- commands that take more than one step ---------------------------------------------------- */
 
 static int cmd_task_main(struct rt_task *t, void *arg)
 {
@@ -261,7 +259,7 @@ bool nvmf_cmd_task(struct nvmf_cmd *cmd, int (*fn)(struct rt_task *t, struct nvm
     struct nvmf_conn *c = cmd->conn;
 
     cmd->task_fn = fn;
-    /* A transfer from the host has its own bound (NVMF_INS), and does not wait for those that read. */
+    /* Transfers from the host have a bound of their own, and do not wait for those that read. */
     if (cmd->in != NULL)
         return task_begin(cmd);
     if (c->ntasks >= NVMF_TASKS) {

@@ -10,11 +10,11 @@
 
 #include <string.h>
 
-#define TERM_WAIT_NS (2 * NS_PER_S)   /* for the host to close after a TermReq */
-#define DRAIN_WAIT_NS (5 * NS_PER_S)  /* for commands in flight when the target closes */
-#define PROGRESS_BYTES 65536u         /* what counts as progress, unless all is done */
+#define TERM_WAIT_NS (2 * NS_PER_S)  /* for the host to close after a TermReq */
+#define DRAIN_WAIT_NS (5 * NS_PER_S) /* for commands in flight when the target closes */
+#define PROGRESS_BYTES 65536u        /* what counts as progress, unless all is done */
 
-/* --- breaking off ------------------------------------------------------------------------------------------- */
+/* --- breaking off ----------------------------------------------------------------------------- */
 
 static void term_sent(struct net_tx_item *item, int rc)
 {
@@ -65,7 +65,7 @@ static void linger(struct rt_task *t, struct nvmf_conn *c)
     rt_task_deadline(t, 0);
 }
 
-/* --- handshake ---------------------------------------------------------------------------------------------- */
+/* --- handshake -------------------------------------------------------------------------------- */
 
 static int handshake(struct rt_task *t, struct nvmf_conn *c, const struct nvme_tcp_icreq *req)
 {
@@ -89,7 +89,7 @@ static int handshake(struct rt_task *t, struct nvmf_conn *c, const struct nvme_t
     return net_tx_drain(t, &c->tx);
 }
 
-/* --- PDUs ----------------------------------------------------------------------------------------------------- */
+/* --- PDUs ------------------------------------------------------------------------------------- */
 
 /* Whether a command can have data at all: else its data pointer is not looked at. */
 static bool has_data(const struct nvme_sqe *sqe)
@@ -213,8 +213,9 @@ static int one_pdu(struct rt_task *t, struct nvmf_conn *c, struct nvme_tcp_fault
         net_rx_consume(&c->rx, lay.plen);
         return handshake(t, c, &copy.icreq);
     default: /* H2CTermReq: never answered */
-        log_info("nvmf: the host has ended the connection: %s",
-                 nvme_tcp_fes_text(le16_get(((const struct nvme_tcp_term *)net_rx_at(&c->rx))->fes)));
+        log_info(
+            "nvmf: the host has ended the connection: %s",
+            nvme_tcp_fes_text(le16_get(((const struct nvme_tcp_term *)net_rx_at(&c->rx))->fes)));
         return -ECONNRESET;
     }
 }
@@ -234,13 +235,14 @@ static int serve(struct rt_task *t, struct nvmf_conn *c)
         rc = one_pdu(t, c, &fault);
     if (rc == -EPROTO) {
         c->closing = true;
-        send_term(c, fault, bytes_make(net_rx_at(&c->rx), MIN(net_rx_avail(&c->rx),
-                                                              (size_t)NVME_TCP_TERM_COPY_MAX)));
+        send_term(c, fault,
+                  bytes_make(net_rx_at(&c->rx),
+                             MIN(net_rx_avail(&c->rx), (size_t)NVME_TCP_TERM_COPY_MAX)));
     }
     return rc;
 }
 
-/* --- the end ---------------------------------------------------------------------------------------------------- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 static void cancel_commands(struct nvmf_conn *c)
 {
@@ -351,7 +353,7 @@ static void conn_task_done(struct rt_req *req)
     rt_send(rt_reactor(0), &c->msg);
 }
 
-/* --- the beginning ------------------------------------------------------------------------------------------------ */
+/* --- the beginning ---------------------------------------------------------------------------- */
 
 static void tx_dead(struct net_tx *tx)
 {
@@ -427,8 +429,8 @@ static void conn_arrive(struct rt_msg *msg)
     if (rc == 0) {
         net_tx_init(&c->tx, &c->sock, tx_dead, NULL);
         c->prx = (struct nvme_tcp_rx){.controller = true,
-                                      .capsule_data_max = MAX(c->tgt->cfg.in_capsule_bytes,
-                                                              NVMF_ADMIN_DATA_MAX),
+                                      .capsule_data_max =
+                                          MAX(c->tgt->cfg.in_capsule_bytes, NVMF_ADMIN_DATA_MAX),
                                       .data_max = c->tgt->cfg.maxh2cdata_bytes};
         c->mark_ns = rt_now();
         rc = rt_task_start("nvmf", conn_main, c, &c->task_done, &c->task);
@@ -469,7 +471,7 @@ int nvmf_conn_start(struct nvmf_target *tgt, int fd, uint16_t portid)
     return 0;
 }
 
-/* --- who does not move -------------------------------------------------------------------------------------------- */
+/* --- who does not move ------------------------------------------------------------------------ */
 
 /* Whether the host owes us something: data asked for, the rest of a PDU, or taking what we send. */
 static bool owes(const struct nvmf_conn *c)
@@ -507,7 +509,7 @@ void nvmf_conn_sweep(struct rt_timer *timer)
     struct nvmf_local *l = container_of(timer, struct nvmf_local, sweep);
     struct nvmf_conn *c;
 
-    list_for_each(c, &l->conns, struct nvmf_conn, link) {
+    list_for_each (c, &l->conns, struct nvmf_conn, link) {
         check_progress(c, rt_now());
         nvmf_handles_expire(c, rt_now());
     }

@@ -9,13 +9,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CONNECT_FAIL(result, sc, dw)                                                                \
+#define CONNECT_FAIL(result, sc, dw)                                                               \
     (*(result) = (struct nvmf_connect_result){.status = (sc) | NVME_SC_DNR, .dw0 = (dw)})
 #define BAD_SQE_FIELD(field) (uint32_t) offsetof(struct nvme_connect_cmd, field)
-#define BAD_DATA_FIELD(field)                                                                       \
+#define BAD_DATA_FIELD(field)                                                                      \
     ((uint32_t)offsetof(struct nvme_connect_data, field) | NVME_CONNECT_IATTR_DATA)
 
-/* --- registers ------------------------------------------------------------------------------------------------ */
+/* --- registers -------------------------------------------------------------------------------- */
 
 uint64_t nvmf_ctrlr_cap(const struct nvmf_ctrlr *ctrlr)
 {
@@ -28,7 +28,7 @@ uint64_t nvmf_ctrlr_cap(const struct nvmf_ctrlr *ctrlr)
     return mqes | NVME_CAP_CQR | 20ull << NVME_CAP_TO_SHIFT | css << NVME_CAP_CSS_SHIFT;
 }
 
-/* --- making one ------------------------------------------------------------------------------------------------ */
+/* --- making one ------------------------------------------------------------------------------- */
 
 /* The admin queue's Connect as reactor 0 sees it: may this host, and under which number? */
 struct admit {
@@ -44,7 +44,7 @@ static bool cntlid_taken(const struct nvmf_subsys *s, uint16_t id)
 {
     struct nvmf_reg *reg;
 
-    list_for_each(reg, &s->regs, struct nvmf_reg, link) {
+    list_for_each (reg, &s->regs, struct nvmf_reg, link) {
         if (reg->cntlid == id)
             return true;
     }
@@ -54,8 +54,7 @@ static bool cntlid_taken(const struct nvmf_subsys *s, uint16_t id)
 static uint16_t cntlid_next(struct nvmf_subsys *s)
 {
     do {
-        s->next_cntlid =
-            s->next_cntlid >= NVME_CNTLID_MAX ? NVME_CNTLID_MIN : s->next_cntlid + 1;
+        s->next_cntlid = s->next_cntlid >= NVME_CNTLID_MAX ? NVME_CNTLID_MIN : s->next_cntlid + 1;
     } while (cntlid_taken(s, s->next_cntlid));
     return s->next_cntlid;
 }
@@ -65,7 +64,7 @@ static unsigned ctrlrs_of(const struct nvmf_subsys *s, const char *hostnqn)
     struct nvmf_reg *reg;
     unsigned n = 0;
 
-    list_for_each(reg, &s->regs, struct nvmf_reg, link) {
+    list_for_each (reg, &s->regs, struct nvmf_reg, link) {
         n += strcmp(reg->hostnqn, hostnqn) == 0;
     }
     return n;
@@ -205,7 +204,7 @@ void nvmf_connect_admin(struct rt_task *t, struct nvmf_conn *c, const struct nvm
     out->dw0 = a.reg->cntlid;
 }
 
-/* --- I/O queues ------------------------------------------------------------------------------------------------- */
+/* --- I/O queues ------------------------------------------------------------------------------- */
 
 struct join {
     struct nvmf_target *tgt;
@@ -228,7 +227,7 @@ static int find_task(struct rt_task *t, void *arg)
         return CONNECT_FAIL(&j->result, NVME_SC_CONNECT_INVALID_PARAM, BAD_DATA_FIELD(subnqn)), 0;
     if (s->discovery)
         return CONNECT_FAIL(&j->result, NVME_SC_CONNECT_INVALID_PARAM, BAD_SQE_FIELD(qid)), 0;
-    list_for_each(reg, &s->regs, struct nvmf_reg, link) {
+    list_for_each (reg, &s->regs, struct nvmf_reg, link) {
         if (reg->cntlid != le16_get(j->data->cntlid) || reg->gone)
             continue;
         if (strcmp(reg->hostnqn, j->data->hostnqn) != 0)
@@ -326,7 +325,7 @@ void nvmf_ctrlr_drop_queues(struct rt_task *t, struct nvmf_ctrlr *ctrlr)
     rt_task_shield(t, false);
 }
 
-/* --- the end ---------------------------------------------------------------------------------------------------- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 /* The owner: a queue has gone. */
 static int leave_task(struct rt_task *t, void *arg)
@@ -386,7 +385,7 @@ void nvmf_ctrlr_leave(struct rt_task *t, struct nvmf_conn *c)
     c->ctrlr = NULL;
 }
 
-/* --- asynchronous events ------------------------------------------------------------------------------------------- */
+/* --- asynchronous events ---------------------------------------------------------------------- */
 
 static void send_event(struct nvmf_ctrlr *ctrlr, uint32_t dw0)
 {
@@ -410,15 +409,15 @@ void nvmf_ctrlr_events(struct nvmf_ctrlr *ctrlr)
         (ctrlr->async_mask & NVME_OAES_NS_ATTR)) {
         ctrlr->ns_event = false;
         ctrlr->ns_masked = true;
-        send_event(ctrlr, NVME_AER_DW0(NVME_AER_NOTICE, NVME_AER_NOTICE_NS_CHANGED,
-                                       NVME_LID_CHANGED_NS));
+        send_event(ctrlr,
+                   NVME_AER_DW0(NVME_AER_NOTICE, NVME_AER_NOTICE_NS_CHANGED, NVME_LID_CHANGED_NS));
     }
     if (ctrlr->disc_event && !ctrlr->disc_masked && ctrlr->naer > 0 &&
         (ctrlr->async_mask & NVME_OAES_DISCOVERY)) {
         ctrlr->disc_event = false;
         ctrlr->disc_masked = true;
-        send_event(ctrlr, NVME_AER_DW0(NVME_AER_NOTICE, NVME_AER_NOTICE_DISCOVERY,
-                                       NVME_LID_DISCOVERY));
+        send_event(ctrlr,
+                   NVME_AER_DW0(NVME_AER_NOTICE, NVME_AER_NOTICE_DISCOVERY, NVME_LID_DISCOVERY));
     }
 }
 
@@ -437,7 +436,7 @@ void nvmf_ctrlr_discovery_changed(struct nvmf_ctrlr *ctrlr)
     nvmf_ctrlr_events(ctrlr);
 }
 
-/* --- errors ----------------------------------------------------------------------------------------------------------- */
+/* --- errors ----------------------------------------------------------------------------------- */
 
 /* What a host may well expect is no error of the controller. */
 static bool is_expected(uint16_t status)

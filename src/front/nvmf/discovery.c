@@ -64,7 +64,7 @@ static unsigned put_subsystems(struct nvme_discovery_entry *e, const struct nvmf
     struct nvmf_subsys *s;
     unsigned n = 0;
 
-    list_for_each(s, &l->tgt->subsystems, struct nvmf_subsys, link) {
+    list_for_each (s, &l->tgt->subsystems, struct nvmf_subsys, link) {
         if (!s->removing && nvmf_host_allowed(s, host_nqn))
             n += put_entry(&e[n], s, l, local);
     }
@@ -93,7 +93,7 @@ int nvmf_discovery_log(struct nvmf_target *tgt, const char *host_nqn,
     if (head == NULL)
         return -ENOMEM;
     e = (struct nvme_discovery_entry *)(head + 1);
-    list_for_each(l, &tgt->listeners, struct nvmf_listener, link) {
+    list_for_each (l, &tgt->listeners, struct nvmf_listener, link) {
         n += put_entry(&e[n], tgt->discovery, l, local);
         n += put_subsystems(&e[n], l, host_nqn, local);
     }
@@ -109,7 +109,7 @@ static int tell_local(struct rt_task *t, void *arg)
     struct nvmf_local *l = nvmf_local_of(arg);
     struct nvmf_ctrlr *ctrlr;
 
-    list_for_each(ctrlr, &l->ctrlrs, struct nvmf_ctrlr, link) {
+    list_for_each (ctrlr, &l->ctrlrs, struct nvmf_ctrlr, link) {
         nvmf_ctrlr_discovery_changed(ctrlr);
     }
     return 0;

@@ -6,7 +6,7 @@
 
 #define INVALID (NVME_SC_INVALID_FIELD | NVME_SC_DNR)
 
-/* --- Connect -------------------------------------------------------------------------------------------------- */
+/* --- Connect ---------------------------------------------------------------------------------- */
 
 /* What the codec cannot know. */
 static uint16_t check_limits(const struct nvmf_conn *c, const struct nvme_connect_cmd *cmd,
@@ -67,7 +67,7 @@ static void do_connect(struct rt_task *t, struct nvmf_cmd *cmd, struct bytes dat
     }
 }
 
-/* --- properties ------------------------------------------------------------------------------------------------- */
+/* --- properties ------------------------------------------------------------------------------- */
 
 static uint16_t property_get(struct nvmf_cmd *cmd)
 {
@@ -172,7 +172,7 @@ static uint16_t property_set(struct rt_task *t, struct nvmf_cmd *cmd)
     return set_cc(t, cmd->conn->ctrlr, (uint32_t)le64_get(p->value));
 }
 
-/* --- all ---------------------------------------------------------------------------------------------------------- */
+/* --- all -------------------------------------------------------------------------------------- */
 
 void nvmf_fabrics(struct rt_task *t, struct nvmf_cmd *cmd, struct bytes data)
 {

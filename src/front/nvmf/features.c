@@ -56,7 +56,7 @@ static struct nvmf_ns *kv_ns(const struct nvmf_cmd *cmd)
     return ns != NULL && ns->kv != NULL && nvmf_ctrlr_iocs(cmd->conn->ctrlr) ? ns : NULL;
 }
 
-/* --- Set ------------------------------------------------------------------------------------------------------ */
+/* --- Set -------------------------------------------------------------------------------------- */
 
 static uint16_t set_queues(struct nvmf_cmd *cmd, uint32_t v)
 {
@@ -89,8 +89,7 @@ static uint16_t set_temperature(struct nvmf_ctrlr *ctrlr, uint32_t v)
 
 static uint16_t set_async(struct nvmf_ctrlr *ctrlr, uint32_t v)
 {
-    ctrlr->async_mask =
-        v & (ctrlr->discovery ? NVME_OAES_DISCOVERY : NVME_OAES_NS_ATTR | 0x1fu);
+    ctrlr->async_mask = v & (ctrlr->discovery ? NVME_OAES_DISCOVERY : NVME_OAES_NS_ATTR | 0x1fu);
     nvmf_ctrlr_events(ctrlr);
     return NVME_SC_SUCCESS;
 }
@@ -147,14 +146,13 @@ uint16_t nvmf_features_set(struct nvmf_cmd *cmd, struct bytes data)
         nvmf_ctrlr_set_kato(ctrlr, v);
         return NVME_SC_SUCCESS;
     case NVME_FID_IOCS_PROFILE:
-        return (v & 0x1ff) == 0 ? NVME_SC_SUCCESS
-                                : NVME_SC_IOCS_COMBINATION_REJECTED | NVME_SC_DNR;
+        return (v & 0x1ff) == 0 ? NVME_SC_SUCCESS : NVME_SC_IOCS_COMBINATION_REJECTED | NVME_SC_DNR;
     default:
         return set_kv_config(cmd, v);
     }
 }
 
-/* --- Get ------------------------------------------------------------------------------------------------------ */
+/* --- Get -------------------------------------------------------------------------------------- */
 
 static uint16_t get_current(struct nvmf_cmd *cmd, const struct feature *f, uint8_t *page,
                             uint32_t *out_len)

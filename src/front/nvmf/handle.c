@@ -26,8 +26,8 @@ struct nvmf_handle *nvmf_handle_new(struct nvmf_cmd *cmd, uint8_t mode)
 
         if (h->ns != NULL)
             continue;
-        *h = (struct nvmf_handle){.conn = c, .ns = cmd->ns, .gen = h->gen + 1, .mode = mode,
-                                  .last_ns = rt_now()};
+        *h = (struct nvmf_handle){
+            .conn = c, .ns = cmd->ns, .gen = h->gen + 1, .mode = mode, .last_ns = rt_now()};
         list_init(&h->idle.waiters);
         nvmf_cmd_use(cmd)->inflight++;
         c->nhandles++;

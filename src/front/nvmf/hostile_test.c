@@ -8,7 +8,7 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
-/* --- before and during the handshake -------------------------------------------------------------------- */
+/* --- before and during the handshake ---------------------------------------------------------- */
 
 static int term_after(struct rt_task *t, struct env *e, const void *bytes, size_t len,
                       uint32_t *out_fei)
@@ -49,7 +49,7 @@ static int handshake_body(struct rt_task *t, struct env *e)
 }
 TEST_ENV(handshake, 1, 1 * MIB)
 
-/* --- an open connection: `spoil` sends something wrong --------------------------------------------------- */
+/* --- an open connection: `spoil` sends something wrong ---------------------------------------- */
 
 static int second_icreq(struct rt_task *t, struct cl *cl)
 {
@@ -136,11 +136,10 @@ static int data_wrong(struct rt_task *t, struct cl *cl, uint32_t off, uint32_t l
     OK(cl_send_cmd(t, cl, &sqe, NULL, 0));
     OK(cl_recv_pdu(t, cl, &pdu, &lay, NULL, 0));
     CHECK(lay.type == NVME_TCP_R2T);
-    return cl_send(t, cl, hdr,
-                   nvme_tcp_put_h2c_data(hdr, &cl->ptx,
-                                         (uint16_t)(le16_get(pdu.r2t.cccid) + cid_add),
-                                         (uint16_t)(le16_get(pdu.r2t.ttag) + ttag_add), off, len,
-                                         last));
+    return cl_send(
+        t, cl, hdr,
+        nvme_tcp_put_h2c_data(hdr, &cl->ptx, (uint16_t)(le16_get(pdu.r2t.cccid) + cid_add),
+                              (uint16_t)(le16_get(pdu.r2t.ttag) + ttag_add), off, len, last));
 }
 
 static int data_off(struct rt_task *t, struct cl *cl)
@@ -240,7 +239,7 @@ static int breaches_of_protocol_body(struct rt_task *t, struct env *e)
 }
 TEST_ENV(breaches_of_protocol, 1, 4 * MIB)
 
-/* --- digests ------------------------------------------------------------------------------------------------ */
+/* --- digests ---------------------------------------------------------------------------------- */
 
 static int digests_body(struct rt_task *t, struct env *e)
 {
@@ -289,7 +288,7 @@ static int digests_body(struct rt_task *t, struct env *e)
 }
 TEST_ENV(digests, 1, 4 * MIB)
 
-/* --- Connect ------------------------------------------------------------------------------------------------- */
+/* --- Connect ---------------------------------------------------------------------------------- */
 
 struct connect_case {
     const char *subnqn;
@@ -302,7 +301,8 @@ struct connect_case {
 #define IATTR NVME_CONNECT_IATTR_DATA
 
 static const struct connect_case connects[] = {
-    {"nqn.2026-11.io.kvasir:none", CL_HOST, 0, 0xffff, 31, 0, NVME_SC_CONNECT_INVALID_PARAM, IATTR | 256},
+    {"nqn.2026-11.io.kvasir:none", CL_HOST, 0, 0xffff, 31, 0, NVME_SC_CONNECT_INVALID_PARAM,
+     IATTR | 256},
     {"", CL_HOST, 0, 0xffff, 31, 0, NVME_SC_CONNECT_INVALID_PARAM, IATTR | 256},
     {NQN, "", 0, 0xffff, 31, 0, NVME_SC_CONNECT_INVALID_PARAM, IATTR | 512},
     {NQN, CL_HOST, 0, 5, 31, 0, NVME_SC_CONNECT_INVALID_PARAM, IATTR | 16},
@@ -411,8 +411,8 @@ static void too_many(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(handshake),      cmocka_unit_test(breaches_of_protocol),
-        cmocka_unit_test(digests),        cmocka_unit_test(connect_errors),
+        cmocka_unit_test(handshake), cmocka_unit_test(breaches_of_protocol),
+        cmocka_unit_test(digests),   cmocka_unit_test(connect_errors),
         cmocka_unit_test(too_many),
     };
 

@@ -43,7 +43,7 @@ static bool any_volatile(const struct nvmf_cmd *cmd)
     return false;
 }
 
-/* --- controllers ------------------------------------------------------------------------------------------------- */
+/* --- controllers ------------------------------------------------------------------------------ */
 
 static void ctrl_common(const struct nvmf_cmd *cmd, struct nvme_id_ctrl *id)
 {
@@ -115,7 +115,7 @@ static uint16_t csi_ctrl(const struct nvmf_cmd *cmd, uint8_t csi, uint8_t *page)
     }
 }
 
-/* --- namespaces ----------------------------------------------------------------------------------------------------- */
+/* --- namespaces ------------------------------------------------------------------------------- */
 
 static void put_eui64(uint8_t eui64[8], const struct nvmf_ns *ns)
 {
@@ -131,9 +131,8 @@ static void ns_nvm(const struct nvmf_ns *ns, struct nvme_id_ns *id)
     id->nsze = id->ncap = id->nuse = le64_make(nblocks);
     id->nsfeat = info->caps & BLK_CAP_UNMAP ? NVME_NSFEAT_THIN : 0;
     id->nmic = NVME_NMIC_SHARED;
-    id->dlfeat = info->caps & BLK_CAP_UNMAP_ZEROES
-                     ? NVME_DLFEAT_READS_ZERO | NVME_DLFEAT_WZ_DEALLOCATES
-                     : 0;
+    id->dlfeat =
+        info->caps & BLK_CAP_UNMAP_ZEROES ? NVME_DLFEAT_READS_ZERO | NVME_DLFEAT_WZ_DEALLOCATES : 0;
     if (phys > 1) {
         id->nsfeat |= NVME_NSFEAT_OPTPERF;
         id->npwg = id->npwa = id->npdg = id->npda = id->nows = le16_make((uint16_t)(phys - 1));
@@ -145,7 +144,7 @@ static void ns_nvm(const struct nvmf_ns *ns, struct nvme_id_ns *id)
     id->lbaf[0].lbads = (uint8_t)ns->block_shift;
 }
 
-/* Bytes of a KV namespace and those in use; a device without a capacity has as many as can be said. */
+/* Bytes of a KV namespace and those in use; a device without a capacity has very many. */
 static void kv_size(struct rt_task *t, const struct nvmf_ns *ns, uint64_t *out_size,
                     uint64_t *out_used)
 {
@@ -267,8 +266,8 @@ static uint16_t ns_indep(const struct nvmf_cmd *cmd, struct nvme_id_ns_indep *id
 static uint16_t ns_descs(const struct nvmf_cmd *cmd, uint8_t *page)
 {
     const struct nvmf_ns *ns = visible(cmd, le32_get(cmd->sqe.nsid));
-    struct nvme_ns_ids ids = {
-        .have = 1u << NVME_NIDT_NGUID | 1u << NVME_NIDT_UUID | 1u << NVME_NIDT_CSI};
+    struct nvme_ns_ids ids = {.have = 1u << NVME_NIDT_NGUID | 1u << NVME_NIDT_UUID |
+                                      1u << NVME_NIDT_CSI};
 
     if (ns == NULL)
         return INVALID_NS;
@@ -298,7 +297,7 @@ static uint16_t ns_list(const struct nvmf_cmd *cmd, int csi, struct nvme_ns_list
     return NVME_SC_SUCCESS;
 }
 
-/* --- lists of controllers, command sets ------------------------------------------------------------------------------ */
+/* --- lists of controllers, command sets ------------------------------------------------------- */
 
 struct list_call {
     struct nvmf_subsys *subsys;
@@ -313,7 +312,7 @@ static int ctrl_list_task(struct rt_task *t, void *arg)
     struct nvmf_reg *reg;
     unsigned n = 0;
 
-    list_for_each(reg, &l->subsys->regs, struct nvmf_reg, link) {
+    list_for_each (reg, &l->subsys->regs, struct nvmf_reg, link) {
         unsigned at = n;
 
         if (reg->cntlid < l->from || reg->gone || n == ARRAY_LEN(l->out->cntlid))

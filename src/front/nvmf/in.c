@@ -18,7 +18,7 @@ static bool waiting_in_line(const struct nvmf_conn *c)
     return !list_empty(&c->in_wait);
 }
 
-/* --- beginning, asking ---------------------------------------------------------------------------------- */
+/* --- beginning, asking ------------------------------------------------------------------------ */
 
 static void r2t_sent(struct net_tx_item *item, int rc)
 {
@@ -34,8 +34,8 @@ static void send_r2t(struct nvmf_in *in)
     uint16_t cid = le16_get(in->cmd->sqe.cid);
     size_t n = nvme_tcp_put_r2t(in->hdr, &c->ptx, cid, ttag, in->got, len);
 
-    in->win = (struct nvme_tcp_window){
-        .cccid = cid, .ttag = ttag, .next = in->got, .end = in->got + len};
+    in->win =
+        (struct nvme_tcp_window){.cccid = cid, .ttag = ttag, .next = in->got, .end = in->got + len};
     in->open = true;
     in->r2t_queued = true;
     in->tx.done = r2t_sent;
@@ -108,7 +108,7 @@ void nvmf_in_begin(struct nvmf_cmd *cmd, uint32_t total, uint32_t unit,
     list_add_tail(&c->in_wait, &cmd->link);
 }
 
-/* --- giving back ------------------------------------------------------------------------------------------ */
+/* --- giving back ------------------------------------------------------------------------------ */
 
 static void part_put(struct nvmf_in *in, struct nvmf_part *part)
 {
@@ -166,7 +166,7 @@ void nvmf_in_fail(struct nvmf_in *in, uint16_t status)
     rt_cond_wake_all(&in->room);
 }
 
-/* --- the task's side ---------------------------------------------------------------------------------------- */
+/* --- the task's side -------------------------------------------------------------------------- */
 
 int nvmf_in_next(struct rt_task *t, struct nvmf_in *in, struct nvmf_part *out)
 {
@@ -208,7 +208,7 @@ void nvmf_in_discard(struct rt_task *t, struct nvmf_in *in)
     rt_task_shield(t, false);
 }
 
-/* --- handing over --------------------------------------------------------------------------------------------- */
+/* --- handing over ----------------------------------------------------------------------------- */
 
 static void hand_over(struct nvmf_in *in, struct nvmf_part part)
 {
@@ -255,7 +255,7 @@ static void yield(struct rt_buf_holder *h)
     hand_over_buffer(in);
 }
 
-/* --- receiving ---------------------------------------------------------------------------------------------------- */
+/* --- receiving -------------------------------------------------------------------------------- */
 
 /* Waits until the task has room for another part. */
 static int wait_room(struct rt_task *t, struct nvmf_in *in)

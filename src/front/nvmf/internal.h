@@ -39,7 +39,7 @@ struct nvmf_cmd;
 struct nvmf_ctrlr;
 struct nvmf_subsys;
 
-/* --- target ------------------------------------------------------------------------------------- */
+/* --- target ----------------------------------------------------------------------------------- */
 
 /* What one reactor has of a target; touched by that reactor only. */
 struct nvmf_local {
@@ -85,7 +85,7 @@ struct nvmf_local *nvmf_local_of(struct nvmf_target *tgt);
 /** Runs fn(t, arg) as a task on each reactor, one after the other; sum of what they return. */
 int nvmf_each_reactor(struct rt_task *t, struct nvmf_target *tgt, rt_task_fn fn, void *arg);
 
-/* --- subsystems, hosts, namespaces (subsys.c) ---------------------------------------------------- */
+/* --- subsystems, hosts, namespaces (subsys.c) ------------------------------------------------- */
 
 struct nvmf_host {
     struct list link;
@@ -166,7 +166,7 @@ static inline struct nvmf_ns *nvmf_ns_find(struct nvmf_ns *const *table, uint32_
 }
 bool nvmf_subsys_has(struct nvmf_ns *const *table, bool kv);
 
-/* --- controllers (ctrlr.c) ------------------------------------------------------------------------ */
+/* --- controllers (ctrlr.c) -------------------------------------------------------------------- */
 
 struct nvmf_ctrlr_queue {
     struct nvmf_conn *conn;
@@ -244,7 +244,7 @@ static inline bool nvmf_ctrlr_iocs(const struct nvmf_ctrlr *ctrlr)
     return NVME_CC_CSS(ctrlr->cc) == NVME_CSS_IOCS;
 }
 
-/* --- commands (cmd.c) ------------------------------------------------------------------------------ */
+/* --- commands (cmd.c) ------------------------------------------------------------------------- */
 
 enum nvmf_cmd_state {
     NVMF_CMD_FREE = 0,
@@ -331,7 +331,7 @@ uint16_t nvmf_cmd_ns(struct nvmf_cmd *cmd);
 void nvmf_cmd_release_ns(struct nvmf_cmd *cmd);
 struct nvmf_ns_use *nvmf_cmd_use(const struct nvmf_cmd *cmd);
 
-/* --- transfers from the host (in.c) ------------------------------------------------------------------ */
+/* --- transfers from the host (in.c) ----------------------------------------------------------- */
 
 struct nvmf_part {
     uint8_t *data;
@@ -391,7 +391,7 @@ int nvmf_in_pdu(struct rt_task *t, struct nvmf_conn *c, const struct nvme_tcp_la
 /** The connection or the namespace goes: nobody waits any more. */
 void nvmf_in_fail(struct nvmf_in *in, uint16_t status);
 
-/* --- transfers to the host (out.c) --------------------------------------------------------------------- */
+/* --- transfers to the host (out.c) ------------------------------------------------------------ */
 
 /** A part of a transfer by a task. */
 struct nvmf_piece {
@@ -415,7 +415,7 @@ void nvmf_out_drop(struct nvmf_piece *p);
 void nvmf_out_send(struct nvmf_cmd *cmd, struct nvmf_piece *p, uint32_t off, uint32_t len,
                    bool last);
 
-/* --- connections (conn.c, recv.c) ------------------------------------------------------------------------ */
+/* --- connections (conn.c, recv.c) ------------------------------------------------------------- */
 
 struct nvmf_conn {
     struct nvmf_target *tgt;
@@ -505,7 +505,7 @@ void nvmf_rx_rewind(struct nvmf_conn *c);
 struct nvmf_rxbuf *nvmf_rx_pin(struct nvmf_conn *c);
 void nvmf_rx_unpin(struct nvmf_conn *c, struct nvmf_rxbuf *rxb);
 
-/* --- carrying commands out ---------------------------------------------------------------------------------- */
+/* --- carrying commands out -------------------------------------------------------------------- */
 
 /** Admin queue (and any queue before Connect): carried out by the connection's task, in place. */
 void nvmf_admin(struct rt_task *t, struct nvmf_cmd *cmd, struct bytes data);
@@ -546,7 +546,7 @@ void nvmf_cmd_data(struct nvmf_cmd *cmd, struct bytes data, uint32_t len, uint32
 /** Ends a first half that waits for its second. */
 void nvmf_fused_missing(struct nvmf_conn *c);
 
-/* --- handles of the vendor commands (handle.c) ------------------------------------------------------- */
+/* --- handles of the vendor commands (handle.c) ------------------------------------------------ */
 
 /* An open value, store, list or snapshot of one queue: docs/protocols/kv-vendor.md. */
 struct nvmf_handle {

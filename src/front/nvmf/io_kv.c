@@ -10,7 +10,7 @@
 #define INVALID (NVME_SC_INVALID_FIELD | NVME_SC_DNR)
 #define LIST_SCRATCH 8192u /* room for keys as the device lists them, after the page */
 
-/* --- requests --------------------------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 struct kv_req *nvmf_kv_req(struct nvmf_cmd *cmd, uint8_t op)
 {
@@ -74,7 +74,7 @@ static void end_stream(struct rt_task *t, struct nvmf_cmd *cmd, struct kv_stream
     rt_task_shield(t, false);
 }
 
-/* --- Store --------------------------------------------------------------------------------------------------------- */
+/* --- Store ------------------------------------------------------------------------------------ */
 
 static uint32_t store_flags(const struct nvmf_cmd *cmd)
 {
@@ -165,7 +165,7 @@ static void do_store(struct nvmf_cmd *cmd, struct bytes data)
         nvmf_cmd_data(cmd, data, len, 1, store_whole, store_task, conditions != 0);
 }
 
-/* --- Retrieve -------------------------------------------------------------------------------------------------------- */
+/* --- Retrieve --------------------------------------------------------------------------------- */
 
 static void retrieve_done(struct rt_req *req)
 {
@@ -277,7 +277,7 @@ static void do_retrieve(struct nvmf_cmd *cmd)
     }
 }
 
-/* --- List -------------------------------------------------------------------------------------------------------------- */
+/* --- List ------------------------------------------------------------------------------------- */
 
 /* Adds what the device lists to the page. 1: there is more to list and room; 0: done. */
 static int add_keys(struct nvme_kv_list_page *page, const struct kv_req *r, uint8_t *last,
@@ -313,8 +313,7 @@ static int list_page(struct rt_task *t, struct nvmf_cmd *cmd, struct nvmf_piece 
 
         r->flags = flags;
         r->key = bytes_make(last, last_len);
-        cmd->iov[0] =
-            (struct iovec){.iov_base = scratch, .iov_len = LIST_SCRATCH - KV_KEY_MAX};
+        cmd->iov[0] = (struct iovec){.iov_base = scratch, .iov_len = LIST_SCRATCH - KV_KEY_MAX};
         r->len = cmd->iov[0].iov_len;
         rc = nvmf_kv(t, cmd);
         flags = KV_F_AFTER;
@@ -353,15 +352,15 @@ static void do_list(struct nvmf_cmd *cmd)
         nvmf_cmd_task(cmd, list_task);
 }
 
-/* --- Delete, Exist, Flush ------------------------------------------------------------------------------------------------ */
+/* --- Delete, Exist, Flush --------------------------------------------------------------------- */
 
 static void delete_done(struct rt_req *req)
 {
     struct nvmf_cmd *cmd = container_of(req, struct nvmf_cmd, kv.req);
     int rc = req->rc;
 
-    if (rc == -ENOENT && !(atomic_load_explicit(&cmd->ns->kv_config, memory_order_relaxed) &
-                           NVME_KV_CONFIG_EDNEK))
+    if (rc == -ENOENT &&
+        !(atomic_load_explicit(&cmd->ns->kv_config, memory_order_relaxed) & NVME_KV_CONFIG_EDNEK))
         rc = 0;
     nvmf_cmd_complete(cmd, status_of(rc));
 }
@@ -382,7 +381,7 @@ static void do_simple(struct nvmf_cmd *cmd, uint8_t op, uint32_t flags)
     submit(cmd, simple_done);
 }
 
-/* --- all ------------------------------------------------------------------------------------------------------------------ */
+/* --- all -------------------------------------------------------------------------------------- */
 
 uint32_t nvmf_kv_effects(uint8_t opc)
 {

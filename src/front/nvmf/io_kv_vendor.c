@@ -52,7 +52,7 @@ static void set_dws(struct nvmf_cmd *cmd, uint64_t v)
     cmd->dw1 = (uint32_t)(v >> 32);
 }
 
-/* --- OPEN --------------------------------------------------------------------------------------------------------- */
+/* --- OPEN ------------------------------------------------------------------------------------- */
 
 /* Fills cmd->kv for an operation on the key of an OPEN. */
 static struct kv_req *open_req(struct nvmf_cmd *cmd, uint8_t op, const struct nvme_kvv_open *o)
@@ -228,7 +228,7 @@ static void do_open(struct nvmf_cmd *cmd, struct bytes data)
         nvmf_cmd_data(cmd, data, len, 1, open_whole, NULL, false);
 }
 
-/* --- READ ----------------------------------------------------------------------------------------------------------- */
+/* --- READ ------------------------------------------------------------------------------------- */
 
 /* DW0, DW1 of a READ, and the handle's end when the command says so. */
 static void read_result(struct nvmf_cmd *cmd, uint64_t moved, bool more)
@@ -385,7 +385,7 @@ static void do_read(struct nvmf_cmd *cmd, const struct nvme_kvv_io *io, struct n
     }
 }
 
-/* --- WRITE, COMMIT --------------------------------------------------------------------------------------------------- */
+/* --- WRITE, COMMIT ---------------------------------------------------------------------------- */
 
 static int commit(struct rt_task *t, struct nvmf_cmd *cmd)
 {
@@ -495,15 +495,14 @@ void nvmf_kv_vendor_damaged(struct nvmf_cmd *cmd)
     struct nvmf_conn *c = cmd->conn;
     struct nvmf_handle *h;
 
-    if (c->handles == NULL || cmd->sqe.opc != NVME_KVV_WRITE ||
-        nvmf_cmd_ns(cmd) != NVME_SC_SUCCESS)
+    if (c->handles == NULL || cmd->sqe.opc != NVME_KVV_WRITE || nvmf_cmd_ns(cmd) != NVME_SC_SUCCESS)
         return;
     h = nvmf_handle_find(cmd, le32_get(cmd->sqe.cdw11));
     if (h != NULL && h->mode == NVME_KVV_MODE_STORE)
         nvmf_handle_end(h);
 }
 
-/* --- INFO, CLOSE -------------------------------------------------------------------------------------------------------- */
+/* --- INFO, CLOSE ------------------------------------------------------------------------------ */
 
 static int info_task(struct rt_task *t, struct nvmf_cmd *cmd)
 {
@@ -554,7 +553,7 @@ static int close_task(struct rt_task *t, struct nvmf_cmd *cmd)
     return NVME_SC_SUCCESS;
 }
 
-/* --- BATCH --------------------------------------------------------------------------------------------------------------- */
+/* --- BATCH ------------------------------------------------------------------------------------ */
 
 struct batch_memory {
     struct nvme_kvv_item item[NVMF_BATCH_RECORDS];
@@ -585,8 +584,8 @@ static int batch_task(struct rt_task *t, struct nvmf_cmd *cmd)
     if (buf == NULL)
         return NVME_SC_CMD_INTERRUPTED;
     m = (struct batch_memory *)buf->data;
-    status = nvme_kvv_batch_decode(&cmd->sqe, cmd->iov[0].iov_base, cmd->data_len, &limits,
-                                   m->item, NVMF_BATCH_RECORDS, &n);
+    status = nvme_kvv_batch_decode(&cmd->sqe, cmd->iov[0].iov_base, cmd->data_len, &limits, m->item,
+                                   NVMF_BATCH_RECORDS, &n);
     if (status != NVME_SC_SUCCESS) {
         cmd->dw0 = n;
         return status;
@@ -622,7 +621,7 @@ static void do_batch(struct nvmf_cmd *cmd, struct bytes data)
         nvmf_cmd_data(cmd, data, nvme_kvv_data_len(&cmd->sqe), 1, batch_whole, NULL, false);
 }
 
-/* --- all -------------------------------------------------------------------------------------------------------------------- */
+/* --- all -------------------------------------------------------------------------------------- */
 
 static void on_handle(struct nvmf_cmd *cmd, struct bytes data)
 {

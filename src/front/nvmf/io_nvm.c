@@ -25,7 +25,7 @@ uint32_t nvmf_nvm_effects(uint8_t opc)
     }
 }
 
-/* --- one request ---------------------------------------------------------------------------------------------- */
+/* --- one request ------------------------------------------------------------------------------ */
 
 static void blk_done(struct rt_req *req)
 {
@@ -71,8 +71,7 @@ int nvmf_blk(struct rt_task *t, struct nvmf_cmd *cmd, uint8_t op, uint8_t flags,
 
     if (ns == NULL || nvmf_cmd_use(cmd)->gone)
         return -ENODEV;
-    cmd->iov[0] =
-        (struct iovec){.iov_base = data, .iov_len = (size_t)nblocks << ns->block_shift};
+    cmd->iov[0] = (struct iovec){.iov_base = data, .iov_len = (size_t)nblocks << ns->block_shift};
     rt_req_init_task(&cmd->blk.req, t);
     fill_blk(cmd, op, flags, lba, nblocks);
     cmd->blk.iovcnt = data != NULL ? 1 : 0;
@@ -80,7 +79,7 @@ int nvmf_blk(struct rt_task *t, struct nvmf_cmd *cmd, uint8_t op, uint8_t flags,
     return rt_wait(t, &cmd->blk.req);
 }
 
-/* --- checks ---------------------------------------------------------------------------------------------------- */
+/* --- checks ----------------------------------------------------------------------------------- */
 
 static uint16_t check_range(const struct nvmf_cmd *cmd)
 {
@@ -104,7 +103,7 @@ static uint16_t check_blocks(struct nvmf_cmd *cmd)
     return check_range(cmd);
 }
 
-/* --- data of any kind of command --------------------------------------------------------------------------------- */
+/* --- data of any kind of command -------------------------------------------------------------- */
 
 /* A device that wants aligned memory gets a copy, so that it does not have to make one. */
 static bool take_copy(struct nvmf_cmd *cmd, struct bytes data, uint32_t len)
@@ -136,7 +135,7 @@ void nvmf_cmd_data(struct nvmf_cmd *cmd, struct bytes data, uint32_t len, uint32
     whole(cmd);
 }
 
-/* --- Read -------------------------------------------------------------------------------------------------------- */
+/* --- Read ------------------------------------------------------------------------------------- */
 
 static void read_with_buffer(struct nvmf_cmd *cmd)
 {
@@ -183,7 +182,7 @@ static void do_read(struct nvmf_cmd *cmd)
         nvmf_cmd_task(cmd, read_task);
 }
 
-/* --- Write and Compare ----------------------------------------------------------------------------------------------- */
+/* --- Write and Compare ------------------------------------------------------------------------ */
 
 static void write_whole(struct nvmf_cmd *cmd)
 {
@@ -253,7 +252,7 @@ static void do_compare(struct nvmf_cmd *cmd, struct bytes data)
                       false);
 }
 
-/* --- Compare and Write, fused ------------------------------------------------------------------------------------------ */
+/* --- Compare and Write, fused ----------------------------------------------------------------- */
 
 #define FUSED_MISSING (NVME_SC_FUSED_MISSING | NVME_SC_DNR)
 
@@ -276,8 +275,7 @@ static void fused_first(struct nvmf_cmd *cmd, struct bytes data)
         nvmf_cmd_complete(cmd, status);
         return;
     }
-    cmd->iov[0] =
-        (struct iovec){.iov_base = (void *)(uintptr_t)data.ptr, .iov_len = cmd->data_len};
+    cmd->iov[0] = (struct iovec){.iov_base = (void *)(uintptr_t)data.ptr, .iov_len = cmd->data_len};
     cmd->rxb = nvmf_rx_pin(cmd->conn);
     cmd->state = NVMF_CMD_FUSED;
     cmd->conn->fused = cmd;
@@ -321,8 +319,7 @@ static void fused_second(struct nvmf_cmd *cmd, struct bytes data)
     cmd->fused = first;
     cmd->rxb = nvmf_rx_pin(cmd->conn);
     cmd->iov[0] = first->iov[0];
-    cmd->iov[1] =
-        (struct iovec){.iov_base = (void *)(uintptr_t)data.ptr, .iov_len = cmd->data_len};
+    cmd->iov[1] = (struct iovec){.iov_base = (void *)(uintptr_t)data.ptr, .iov_len = cmd->data_len};
     rt_req_init(&cmd->blk.req, fused_done);
     cmd->blk.req.trace_id = cmd->trace_id;
     fill_blk(cmd, BLK_COMPARE_AND_WRITE, fua(cmd), nvme_slba(&cmd->sqe), nvme_nlb(&cmd->sqe));
@@ -331,7 +328,7 @@ static void fused_second(struct nvmf_cmd *cmd, struct bytes data)
     blk_submit(nvmf_cmd_use(cmd)->blk, &cmd->blk);
 }
 
-/* --- without data, and Dataset Management ------------------------------------------------------------------------------- */
+/* --- without data, and Dataset Management ----------------------------------------------------- */
 
 static void do_flush(struct nvmf_cmd *cmd)
 {

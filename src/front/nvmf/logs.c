@@ -38,7 +38,7 @@ static void errors(struct nvmf_ctrlr *ctrlr, struct nvme_log_error *log)
     pthread_mutex_unlock(&ctrlr->err_lock);
 }
 
-/* --- SMART: from the statistics of the device layers ------------------------------------------------------- */
+/* --- SMART: from the statistics of the device layers ------------------------------------------ */
 
 struct usage {
     uint64_t reads, writes, bytes_read, bytes_written, errors;
@@ -106,7 +106,7 @@ static void smart(struct rt_task *t, const struct nvmf_cmd *cmd, struct nvme_log
     le64_put(log->error_entries, cmd->conn->ctrlr->err_count);
 }
 
-/* --- the others ---------------------------------------------------------------------------------------------- */
+/* --- the others ------------------------------------------------------------------------------- */
 
 static void firmware(struct nvme_log_firmware *log)
 {
@@ -126,9 +126,10 @@ static void changed(struct nvmf_ctrlr *ctrlr, struct nvme_ns_list *list)
 
 static uint16_t effects(uint8_t csi, struct nvme_log_effects *log)
 {
-    static const uint8_t admin[] = {NVME_OPC_GET_LOG_PAGE, NVME_OPC_IDENTIFY, NVME_OPC_ABORT,
-                                    NVME_OPC_SET_FEATURES, NVME_OPC_GET_FEATURES,
-                                    NVME_OPC_ASYNC_EVENT_REQUEST, NVME_OPC_KEEP_ALIVE};
+    static const uint8_t admin[] = {NVME_OPC_GET_LOG_PAGE, NVME_OPC_IDENTIFY,
+                                    NVME_OPC_ABORT,        NVME_OPC_SET_FEATURES,
+                                    NVME_OPC_GET_FEATURES, NVME_OPC_ASYNC_EVENT_REQUEST,
+                                    NVME_OPC_KEEP_ALIVE};
 
     if (csi != NVME_CSI_NVM && csi != NVME_CSI_KV)
         return INVALID;

@@ -22,7 +22,7 @@ struct nvmf_target;
 
 /** Zeroed means defaults. */
 struct nvmf_config {
-    uint32_t in_capsule_bytes;   /* data a command of an I/O queue may carry; 8192, multiple of 16 */
+    uint32_t in_capsule_bytes;   /* data in a command of an I/O queue; 8192, multiple of 16 */
     uint32_t maxh2cdata_bytes;   /* data of one H2CData; 131072, multiple of 4, at least 4096 */
     uint32_t r2t_window_bytes;   /* data asked for by one R2T; 1 MiB */
     uint32_t out_bytes_max;      /* data queued for one connection at most; 1 MiB */
@@ -35,7 +35,7 @@ struct nvmf_config {
     uint64_t progress_ns;        /* a host that moves nothing it owes for so long is gone; 30 s */
     bool no_header_digest;
     bool no_data_digest;
-    bool success_flag;           /* C2HData with SUCCESS, where a host has given up SQ flow control */
+    bool success_flag;           /* C2HData with SUCCESS, for hosts without SQ flow control */
     bool kv_strict_identify;     /* CNS 00h of a KV namespace fails, as the specification has it.
                                     SPDK and xNVMe do not see such namespaces */
 };

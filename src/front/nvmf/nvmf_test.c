@@ -109,8 +109,7 @@ static int kv_basic_body(struct rt_task *t, struct env *e)
     sqe = kv_cmd(NVME_KV_STORE, "a", 3, NVME_KV_STORE_MUST_NOT_EXIST);
     OK(cl_cmd(t, &io, &sqe, "abc", 3, NULL, 0, &r));
     STATUS(r, (NVME_SC_KV_KEY_EXISTS | DNR));
-    sqe = kv_cmd(NVME_KV_STORE, "a", 3,
-                 NVME_KV_STORE_MUST_NOT_EXIST | NVME_KV_STORE_MUST_EXIST);
+    sqe = kv_cmd(NVME_KV_STORE, "a", 3, NVME_KV_STORE_MUST_NOT_EXIST | NVME_KV_STORE_MUST_EXIST);
     OK(cl_cmd(t, &io, &sqe, "abc", 3, NULL, 0, &r));
     STATUS(r, (NVME_SC_INVALID_FIELD | DNR));
     /* Refused before the host is asked for the data. */
@@ -158,8 +157,10 @@ static int kv_basic_body(struct rt_task *t, struct env *e)
     sqe = kv_cmd(NVME_KV_DELETE, "bc", 0, 0);
     OK(cl_cmd(t, &io, &sqe, NULL, 0, NULL, 0, &r));
     STATUS(r, 0);
-    sqe = (struct nvme_sqe){.opc = NVME_OPC_SET_FEATURES, .nsid = le32_make(2),
-                            .cdw10 = le32_make(NVME_FID_KV_CONFIG), .cdw11 = le32_make(1)};
+    sqe = (struct nvme_sqe){.opc = NVME_OPC_SET_FEATURES,
+                            .nsid = le32_make(2),
+                            .cdw10 = le32_make(NVME_FID_KV_CONFIG),
+                            .cdw11 = le32_make(1)};
     OK(cl_cmd(t, &admin, &sqe, NULL, 0, NULL, 0, &r));
     STATUS(r, 0);
     sqe = kv_cmd(NVME_KV_DELETE, "bc", 0, 0);
@@ -169,7 +170,7 @@ static int kv_basic_body(struct rt_task *t, struct env *e)
 }
 TEST_ENV(kv_basic, 1, 8 * MIB)
 
-/* --- List ------------------------------------------------------------------------------------------------ */
+/* --- List ------------------------------------------------------------------------------------- */
 
 static int list_body(struct rt_task *t, struct env *e)
 {
@@ -237,7 +238,7 @@ static int list_body(struct rt_task *t, struct env *e)
 }
 TEST_ENV(list, 1, 2 * MIB)
 
-/* --- vendor commands ---------------------------------------------------------------------------------------- */
+/* --- vendor commands -------------------------------------------------------------------------- */
 
 static int vopen(struct rt_task *t, struct cl *io, struct nvme_kvv_open open, struct cl_reply *r)
 {
@@ -417,12 +418,8 @@ TEST_ENV(vendor, 1, 4 * MIB)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nvm_plain),
-        cmocka_unit_test(nvm_digests),
-        cmocka_unit_test(nvm_split),
-        cmocka_unit_test(kv_basic),
-        cmocka_unit_test(list),
-        cmocka_unit_test(vendor),
+        cmocka_unit_test(nvm_plain), cmocka_unit_test(nvm_digests), cmocka_unit_test(nvm_split),
+        cmocka_unit_test(kv_basic),  cmocka_unit_test(list),        cmocka_unit_test(vendor),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,7 +45,7 @@ void nvmf_out_cancel(struct nvmf_out_wait *w)
     list_del(&w->link);
 }
 
-/* --- commands of one buffer ------------------------------------------------------------------------- */
+/* --- commands of one buffer ------------------------------------------------------------------- */
 
 static void with_buffer(struct nvmf_cmd *cmd, struct rt_buf *buf)
 {
@@ -98,7 +98,7 @@ void nvmf_out_begin(struct nvmf_cmd *cmd, uint32_t len, void (*run)(struct nvmf_
         with_room(cmd);
 }
 
-/* --- parts of larger transfers, by tasks --------------------------------------------------------------- */
+/* --- parts of larger transfers, by tasks ------------------------------------------------------ */
 
 struct piece_wait {
     struct nvmf_out_wait out;

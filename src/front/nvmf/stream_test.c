@@ -67,9 +67,8 @@ static int huge_store(struct rt_task *t, struct cl *io, const char *key, uint32_
         while (off < end) {
             uint32_t n = MIN(131072, end - off);
             uint8_t hdr[NVME_TCP_PUT_MAX];
-            size_t hdr_len =
-                nvme_tcp_put_h2c_data(hdr, &io->ptx, le16_get(pdu.r2t.cccid),
-                                      le16_get(pdu.r2t.ttag), off, n, off + n == end);
+            size_t hdr_len = nvme_tcp_put_h2c_data(hdr, &io->ptx, le16_get(pdu.r2t.cccid),
+                                                   le16_get(pdu.r2t.ttag), off, n, off + n == end);
 
             for (uint32_t i = 0; i < n; i++)
                 step[i] = byte_at(off + i);
@@ -178,9 +177,9 @@ static int finish_slowly(struct rt_task *t, struct env *e, bool kv)
         for (unsigned i = 0; i < N; i++) {
             uint32_t n = MIN(step, LEN - off);
             uint8_t hdr[NVME_TCP_PUT_MAX];
-            size_t hdr_len = nvme_tcp_put_h2c_data(hdr, &io[i].ptx, le16_get(r2t[i].r2t.cccid),
-                                                   le16_get(r2t[i].r2t.ttag), off, n,
-                                                   off + n == LEN);
+            size_t hdr_len =
+                nvme_tcp_put_h2c_data(hdr, &io[i].ptx, le16_get(r2t[i].r2t.cccid),
+                                      le16_get(r2t[i].r2t.ttag), off, n, off + n == LEN);
 
             pattern(data, LEN, i);
             OK(cl_send(t, &io[i], hdr, hdr_len));
@@ -226,7 +225,7 @@ static int slow_nvm_body(struct rt_task *t, struct env *e)
 }
 TEST_ENV(slow_nvm, 1, 1 * MIB)
 
-/* --- without progress -------------------------------------------------------------------------------------- */
+/* --- without progress ------------------------------------------------------------------------- */
 
 static int none_left(struct rt_task *t, void *arg)
 {
@@ -268,7 +267,7 @@ static void no_progress(void **state)
     run_env(&e, 1, 8 * MIB);
 }
 
-/* --- hosts that go away ---------------------------------------------------------------------------------------- */
+/* --- hosts that go away ----------------------------------------------------------------------- */
 
 static uint32_t random_u32(uint32_t *state)
 {
@@ -425,7 +424,7 @@ TEST_ENV(closed, 2, 4 * MIB)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(huge_value), cmocka_unit_test(slow_kv),    cmocka_unit_test(slow_nvm),
+        cmocka_unit_test(huge_value),  cmocka_unit_test(slow_kv),    cmocka_unit_test(slow_nvm),
         cmocka_unit_test(no_progress), cmocka_unit_test(going_away), cmocka_unit_test(closed),
     };
 

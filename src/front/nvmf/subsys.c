@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- subsystems ------------------------------------------------------------------------------------------------- */
+/* --- subsystems ------------------------------------------------------------------------------- */
 
 struct nvmf_subsys *nvmf_subsys_find(struct nvmf_target *tgt, const char *nqn)
 {
@@ -18,7 +18,7 @@ struct nvmf_subsys *nvmf_subsys_find(struct nvmf_target *tgt, const char *nqn)
 
     if (strcmp(nqn, tgt->discovery->nqn) == 0)
         return tgt->discovery;
-    list_for_each(s, &tgt->subsystems, struct nvmf_subsys, link) {
+    list_for_each (s, &tgt->subsystems, struct nvmf_subsys, link) {
         if (strcmp(s->nqn, nqn) == 0)
             return s;
     }
@@ -136,7 +136,7 @@ int nvmf_subsys_add(struct rt_task *t, struct nvmf_target *tgt,
     return 0;
 }
 
-/* --- disconnecting hosts ------------------------------------------------------------------------------------------ */
+/* --- disconnecting hosts ---------------------------------------------------------------------- */
 
 struct kill_call {
     struct nvmf_subsys *subsys;
@@ -149,7 +149,7 @@ static int kill_local(struct rt_task *t, void *arg)
     struct nvmf_local *l = nvmf_local_of(k->subsys->tgt);
     struct nvmf_ctrlr *ctrlr;
 
-    list_for_each(ctrlr, &l->ctrlrs, struct nvmf_ctrlr, link) {
+    list_for_each (ctrlr, &l->ctrlrs, struct nvmf_ctrlr, link) {
         if (ctrlr->subsys == k->subsys && (k->host == NULL || strcmp(ctrlr->hostnqn, k->host) == 0))
             nvmf_conn_kill(ctrlr->admin);
     }
@@ -160,7 +160,7 @@ static bool has_ctrlr(const struct nvmf_subsys *s, const char *host)
 {
     struct nvmf_reg *reg;
 
-    list_for_each(reg, &s->regs, struct nvmf_reg, link) {
+    list_for_each (reg, &s->regs, struct nvmf_reg, link) {
         if (host == NULL || strcmp(reg->hostnqn, host) == 0)
             return true;
     }
@@ -178,13 +178,13 @@ static void disconnect(struct rt_task *t, struct nvmf_subsys *s, const char *hos
     }
 }
 
-/* --- hosts ---------------------------------------------------------------------------------------------------------- */
+/* --- hosts ------------------------------------------------------------------------------------ */
 
 static struct nvmf_host *host_find(const struct nvmf_subsys *s, const char *host_nqn)
 {
     struct nvmf_host *h;
 
-    list_for_each(h, &s->hosts, struct nvmf_host, link) {
+    list_for_each (h, &s->hosts, struct nvmf_host, link) {
         if (strcmp(h->nqn, host_nqn) == 0)
             return h;
     }
@@ -208,8 +208,8 @@ int nvmf_allow_any_host(struct rt_task *t, struct nvmf_target *tgt, const char *
     return 0;
 }
 
-int nvmf_host_add(struct rt_task *t, struct nvmf_target *tgt, const char *nqn,
-                  const char *host_nqn, struct err *why)
+int nvmf_host_add(struct rt_task *t, struct nvmf_target *tgt, const char *nqn, const char *host_nqn,
+                  struct err *why)
 {
     struct nvmf_subsys *s = find_user(tgt, nqn, why);
     struct nvmf_host *h;
@@ -247,7 +247,7 @@ int nvmf_host_remove(struct rt_task *t, struct nvmf_target *tgt, const char *nqn
     return 0;
 }
 
-/* --- namespaces ------------------------------------------------------------------------------------------------------ */
+/* --- namespaces ------------------------------------------------------------------------------- */
 
 static int open_local(struct rt_task *t, void *arg)
 {
@@ -255,8 +255,7 @@ static int open_local(struct rt_task *t, void *arg)
     struct nvmf_ns_use *use = &ns->use[rt_index(rt_self())];
 
     list_init(&use->idle.waiters);
-    return ns->blk != NULL ? blk_chan_get(t, ns->blk, &use->blk)
-                           : kv_chan_get(t, ns->kv, &use->kv);
+    return ns->blk != NULL ? blk_chan_get(t, ns->blk, &use->blk) : kv_chan_get(t, ns->kv, &use->kv);
 }
 
 static int publish_local(struct rt_task *t, void *arg)
@@ -272,7 +271,7 @@ static void fail_commands(struct nvmf_local *l, const struct nvmf_ns *ns)
 {
     struct nvmf_conn *c;
 
-    list_for_each(c, &l->conns, struct nvmf_conn, link) {
+    list_for_each (c, &l->conns, struct nvmf_conn, link) {
         for (unsigned i = 0; i < c->nused; i++) {
             if (c->cmds[i].state != NVMF_CMD_FREE && c->cmds[i].ns == ns)
                 nvmf_cmd_cancel(&c->cmds[i]);
@@ -314,14 +313,14 @@ static int tell_local(struct rt_task *t, void *arg)
     struct nvmf_local *l = nvmf_local_of(ns->subsys->tgt);
     struct nvmf_ctrlr *ctrlr;
 
-    list_for_each(ctrlr, &l->ctrlrs, struct nvmf_ctrlr, link) {
+    list_for_each (ctrlr, &l->ctrlrs, struct nvmf_ctrlr, link) {
         if (ctrlr->subsys == ns->subsys)
             nvmf_ctrlr_ns_changed(ctrlr, ns->nsid);
     }
     return 0;
 }
 
-/* --- events of devices ------------------------------------------------------------------------------------------------ */
+/* --- events of devices ------------------------------------------------------------------------ */
 
 struct ns_event {
     struct nvmf_target *tgt;
@@ -386,11 +385,12 @@ static void kv_event(struct kv_watch *w, enum kv_event ev)
     begin_event(container_of(w, struct nvmf_ns, kv_watch), ev == KV_EVENT_REMOVED);
 }
 
-/* --- adding and removing ------------------------------------------------------------------------------------------------ */
+/* --- adding and removing ---------------------------------------------------------------------- */
 
 /* The same for the same device in the same place; another in another subsystem, where a host that
  * sees both would take them for one. */
-static void make_ids(struct nvmf_ns *ns, const struct nvmf_ns_config *cfg, const uint8_t dev_uuid[16])
+static void make_ids(struct nvmf_ns *ns, const struct nvmf_ns_config *cfg,
+                     const uint8_t dev_uuid[16])
 {
     char text[3 * NVME_NQN_FIELD], hex[33];
 
@@ -586,8 +586,7 @@ void nvmf_subsys_end(struct rt_task *t, struct nvmf_subsys *s)
     rt_task_shield(t, false);
 }
 
-int nvmf_subsys_remove(struct rt_task *t, struct nvmf_target *tgt, const char *nqn,
-                       struct err *why)
+int nvmf_subsys_remove(struct rt_task *t, struct nvmf_target *tgt, const char *nqn, struct err *why)
 {
     struct nvmf_subsys *s = find_user(tgt, nqn, why);
 

@@ -21,12 +21,12 @@ int nvmf_each_reactor(struct rt_task *t, struct nvmf_target *tgt, rt_task_fn fn,
     return rc;
 }
 
-/* --- making ------------------------------------------------------------------------------------------------------ */
+/* --- making ----------------------------------------------------------------------------------- */
 
-#define DEFAULT(field, value)                                                                       \
-    do {                                                                                            \
-        if (cfg->field == 0)                                                                        \
-            cfg->field = (value);                                                                   \
+#define DEFAULT(field, value)                                                                      \
+    do {                                                                                           \
+        if (cfg->field == 0)                                                                       \
+            cfg->field = (value);                                                                  \
     } while (0)
 
 static void defaults(struct nvmf_config *cfg)
@@ -107,7 +107,7 @@ int nvmf_target_new(const struct nvmf_config *cfg, struct nvmf_target **out_tgt,
     return 0;
 }
 
-/* --- listeners ------------------------------------------------------------------------------------------------------ */
+/* --- listeners -------------------------------------------------------------------------------- */
 
 /* Takes connections until it is cancelled. Out of descriptors: waits a little, and tries again. */
 static int accept_main(struct rt_task *t, void *arg)
@@ -207,7 +207,7 @@ int nvmf_unlisten(struct rt_task *t, struct nvmf_target *tgt, const struct net_a
     char text[NET_ADDR_TEXT_MAX];
     struct nvmf_listener *l;
 
-    list_for_each(l, &tgt->listeners, struct nvmf_listener, link) {
+    list_for_each (l, &tgt->listeners, struct nvmf_listener, link) {
         if (!same_addr(&l->addr, addr))
             continue;
         listener_end(t, l);
@@ -218,14 +218,14 @@ int nvmf_unlisten(struct rt_task *t, struct nvmf_target *tgt, const struct net_a
     return err_set(why, -ENOENT, "there is no listener on %s", text);
 }
 
-/* --- closing -------------------------------------------------------------------------------------------------------- */
+/* --- closing ---------------------------------------------------------------------------------- */
 
 static int kill_local(struct rt_task *t, void *arg)
 {
     struct nvmf_local *l = nvmf_local_of(arg);
     struct nvmf_conn *c;
 
-    list_for_each(c, &l->conns, struct nvmf_conn, link) {
+    list_for_each (c, &l->conns, struct nvmf_conn, link) {
         c->draining = true;
         nvmf_conn_kill(c);
     }
@@ -255,7 +255,7 @@ void nvmf_target_close(struct rt_task *t, struct nvmf_target *tgt)
     target_free(tgt);
 }
 
-/* --- statistics ------------------------------------------------------------------------------------------------------ */
+/* --- statistics ------------------------------------------------------------------------------- */
 
 struct stats_call {
     struct nvmf_target *tgt;

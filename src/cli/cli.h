@@ -110,7 +110,8 @@ void cli_note(struct cli *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
  * at the end of the program. */
 void cli_print(struct cli *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void cli_put(struct cli *c, const void *bytes, size_t len);
-/** One JSON object on a line; takes the reference. */
+/** One JSON object on a line; takes the reference. NULL (json_pack() refuses what is no UTF-8) is
+ * told as such. */
 void cli_json(struct cli *c, json_t *obj);
 /** Writes out what has been collected, if that is much or `all`. 0, -EPIPE, ... */
 int cli_flush(struct rt_task *t, struct cli *c, bool all);

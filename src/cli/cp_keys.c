@@ -121,7 +121,7 @@ static int is_same(struct rt_task *t, struct cp *cp, struct lane *l, bool *out_s
 
 static int copy_large(struct rt_task *t, struct cp *cp, struct lane *l, struct err *why)
 {
-    struct xfer_store st = {.key = cli_key_bytes(&l->key)};
+    struct xfer_store st = {.key = cli_key_bytes(&l->key), .flags = KV_F_NO_VERSION};
     struct xfer_value v;
     int rc = xfer_value_open(t, cp->from.kv_chan, st.key, &v);
 
@@ -137,7 +137,8 @@ static int copy_large(struct rt_task *t, struct cp *cp, struct lane *l, struct e
 
 static int copy_value(struct rt_task *t, struct cp *cp, struct lane *l, struct err *why)
 {
-    struct kv_req req = {.op = KV_RETRIEVE, .key = cli_key_bytes(&l->key)};
+    struct kv_req req = {
+        .op = KV_RETRIEVE, .flags = KV_F_NO_VERSION, .key = cli_key_bytes(&l->key)};
     uint64_t len;
     int rc;
 
@@ -147,7 +148,7 @@ static int copy_value(struct rt_task *t, struct cp *cp, struct lane *l, struct e
     len = req.value_len;
     if (len > XFER_LANE_BYTES)
         return copy_large(t, cp, l, why);
-    req = (struct kv_req){.op = KV_STORE, .key = cli_key_bytes(&l->key)};
+    req = (struct kv_req){.op = KV_STORE, .flags = KV_F_NO_VERSION, .key = cli_key_bytes(&l->key)};
     rc = io(t, cp->to.kv_chan, &req, l->x->mem, len);
     if (rc == 0)
         cli_progress_add(&cp->progress, len);

@@ -51,8 +51,11 @@ void cli_print(struct cli *c, const char *fmt, ...)
 
 void cli_json(struct cli *c, json_t *obj)
 {
-    char *line = json_dumps(obj, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    char *line;
 
+    if (obj == NULL)
+        obj = json_pack("{s:s}", "error", "a text of the result is not valid UTF-8");
+    line = json_dumps(obj, JSON_COMPACT | JSON_REAL_PRECISION(6));
     must(line != NULL);
     cli_put(c, line, strlen(line));
     cli_put(c, "\n", 1);

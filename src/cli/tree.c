@@ -260,7 +260,7 @@ static int put_file(struct rt_task *t, struct put_run *run, struct put_lane *l, 
 {
     CLEANUP(cli_file_close_p) struct cli_file in = CLI_FILE_CLOSED;
     struct tree_put *job = run->job;
-    struct xfer_store st = {.flags = job->flags};
+    struct xfer_store st = {.flags = job->flags | KV_F_NO_VERSION};
     struct cli_file_source src;
     struct err why = {""};
     int rc;
@@ -389,7 +389,8 @@ static int get_file(struct rt_task *t, struct get_run *run, struct get_lane *l)
 {
     CLEANUP(cli_file_close_p) struct cli_file out = CLI_FILE_CLOSED;
     struct tree_get *job = run->job;
-    struct xfer_retrieve re = {.key = cli_key_bytes(&l->key), .len = UINT64_MAX};
+    struct xfer_retrieve re = {
+        .key = cli_key_bytes(&l->key), .flags = KV_F_NO_VERSION, .len = UINT64_MAX};
     struct bytes rel = bytes_make(l->key.data + run->prefix.len, l->key.len - run->prefix.len);
     struct cli_file_sink sink;
     const char *wrong = tree_path_wrong(rel);

@@ -251,7 +251,7 @@ static int retrieve_small(struct rt_task *t, struct xfer *x, struct kv_chan *cha
                           struct xfer_retrieve *re, struct xfer_sink *sink, bool *out_whole,
                           struct err *why)
 {
-    struct kv_req tmpl = {.op = KV_RETRIEVE, .key = re->key, .off = 0};
+    struct kv_req tmpl = {.op = KV_RETRIEVE, .flags = re->flags, .key = re->key};
     struct xfer_piece *p = &x->piece[0];
     uint64_t end;
     int rc;
@@ -278,7 +278,7 @@ static int retrieve_small(struct rt_task *t, struct xfer *x, struct kv_chan *cha
 int xfer_retrieve(struct rt_task *t, struct xfer *x, struct kv_chan *chan, struct xfer_retrieve *re,
                   struct xfer_sink *sink, struct err *why)
 {
-    struct kv_req req = {.op = KV_RETRIEVE_OPEN, .key = re->key};
+    struct kv_req req = {.op = KV_RETRIEVE_OPEN, .flags = re->flags, .key = re->key};
     bool whole = false;
     int rc;
 

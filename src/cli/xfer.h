@@ -61,6 +61,7 @@ int xfer_store(struct rt_task *t, struct xfer *x, struct kv_chan *chan, struct x
 
 struct xfer_retrieve {
     struct bytes key;
+    uint32_t flags;     /* KV_F_NO_VERSION */
     uint64_t off;
     uint64_t len;       /* UINT64_MAX: to the end */
     uint64_t value_len; /* out */

@@ -8,16 +8,13 @@
 
 /* --- Connect ---------------------------------------------------------------------------------- */
 
-/* What the codec cannot know. */
+/* What the codec cannot know. An empty host NQN passes (SPDK's tools send it): it is nobody's on a
+ * list of hosts. */
 static uint16_t check_limits(const struct nvmf_conn *c, const struct nvme_connect_cmd *cmd,
-                             const struct nvme_connect_data *data, uint32_t *out_dw0)
+                             uint32_t *out_dw0)
 {
     uint32_t entries = le16_get(cmd->sqsize) + 1u;
 
-    if (data->hostnqn[0] == '\0') { /* nobody: not to be listed, nor told from others */
-        *out_dw0 = offsetof(struct nvme_connect_data, hostnqn) | NVME_CONNECT_IATTR_DATA;
-        return NVME_SC_CONNECT_INVALID_PARAM | NVME_SC_DNR;
-    }
     if (entries > c->tgt->cfg.queue_entries_max) {
         *out_dw0 = offsetof(struct nvme_connect_cmd, sqsize);
         return NVME_SC_CONNECT_INVALID_PARAM | NVME_SC_DNR;
@@ -38,11 +35,10 @@ static void do_connect(struct rt_task *t, struct nvmf_cmd *cmd, struct bytes dat
 
     memcpy(&con, &cmd->sqe, sizeof(con));
     r.status = nvme_connect_check(&con, data.ptr, data.len, &r.dw0);
+    if (r.status == NVME_SC_SUCCESS)
+        r.status = check_limits(c, &con, &r.dw0);
     if (r.status == NVME_SC_SUCCESS) {
         memcpy(&d, data.ptr, sizeof(d));
-        r.status = check_limits(c, &con, &d, &r.dw0);
-    }
-    if (r.status == NVME_SC_SUCCESS) {
         if (le16_get(con.qid) == 0)
             nvmf_connect_admin(t, c, &con, &d, &r);
         else

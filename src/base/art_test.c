@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The tree against a sorted array, with keys made to share prefixes and to be prefixes of others. */
+/* The tree against a sorted array, with keys that share prefixes and are prefixes of others. */
 #include "base/art.h"
 
 #include <errno.h>

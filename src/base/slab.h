@@ -39,7 +39,7 @@ void slab_fini(struct slab *s);
 /** Frees every object at once and returns the memory to the kernel. */
 void slab_reset(struct slab *s);
 
-/** An object of at least `len` (1..65536) bytes, 16-byte aligned, not zeroed; NULL: budget used up. */
+/** An object of at least `len` (1..65536) bytes, 16-byte aligned, not zeroed; NULL: no budget. */
 void *slab_alloc(struct slab *s, size_t len);
 /** Takes an object back; NULL is fine. One that was shared is only released by its last owner. */
 void slab_free(struct slab *s, void *obj);

@@ -71,7 +71,7 @@ static struct kv_dev *dev_new(const struct kv_driver *driver, const char *uri)
     return dev;
 }
 
-/* --- opening and closing ------------------------------------------------------------------------- */
+/* --- opening and closing ---------------------------------------------------------------------- */
 
 /* What a URI says, taken apart. Large: lives on the heap, not on a task's stack. */
 struct target {
@@ -324,7 +324,7 @@ void kv_abandon(void)
     pthread_mutex_unlock(&reg->lock);
 }
 
-/* --- what a device is ----------------------------------------------------------------------------- */
+/* --- what a device is ------------------------------------------------------------------------- */
 
 const struct kv_info *kv_info(const struct kv_dev *dev)
 {
@@ -374,7 +374,7 @@ int kv_usage(struct rt_task *t, struct kv_dev *dev, uint64_t *out_used_bytes, ui
     return 0;
 }
 
-/* --- claims ---------------------------------------------------------------------------------------- */
+/* --- claims ----------------------------------------------------------------------------------- */
 
 static const char *in_the_way(const struct kv_dev *dev, enum kv_claim claim)
 {
@@ -444,7 +444,7 @@ void kv_unclaim(struct kv_dev *dev, enum kv_claim claim, const char *holder)
     pthread_mutex_unlock(&dev->lock);
 }
 
-/* --- watches and removal ---------------------------------------------------------------------------- */
+/* --- watches and removal ---------------------------------------------------------------------- */
 
 /* On the reactor that watches: everything that has happened since the message was sent. */
 static void watch_deliver(struct rt_msg *msg)

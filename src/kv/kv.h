@@ -3,7 +3,7 @@
  * Key-value devices: the contract of DESIGN "What a KV device promises". Opened once per process
  * by URI and shared; a channel is the use from one reactor. The layer checks key and value sizes,
  * read-only and capability, gives each capability that a driver lacks its written way (or
- * -ENOTSUP), keeps the statistics, and carries requests to the home reactor of drivers that have one.
+ * -ENOTSUP), keeps the statistics, and carries requests to the home reactor of those that have one.
  *
  * Small values move in one request (KV_STORE, KV_RETRIEVE). Values of any size move as streams:
  * KV_STORE_OPEN, then KV_WRITE in order, then KV_COMMIT (nothing is visible before it) or KV_ABORT;
@@ -25,7 +25,8 @@
 
 enum kv_op {
     KV_STORE,         /* key, iov = the whole value (len); flags; version with KV_F_IF_VERSION */
-    KV_RETRIEVE,      /* key, off; iov <- min(len, value_len - off) bytes; out: value_len, version, moved */
+    KV_RETRIEVE,      /* key, off; iov <- min(len, value_len - off) bytes; out: value_len,
+                         version, moved */
     KV_STAT,          /* key; out: value_len, version (the core's `exist` and `stat`) */
     KV_DELETE,        /* key; -ENOENT when it is not there; KV_F_IF_VERSION */
     KV_LIST,          /* key = where to start (may be empty), prefix; iov[0] <- entries; out: moved,
@@ -48,19 +49,19 @@ const char *kv_op_name(enum kv_op op);
 #define KV_F_MUST_EXIST (1u << 0)     /* store: -ENOENT when the key is not there */
 #define KV_F_MUST_NOT_EXIST (1u << 1) /* store: -EEXIST when it is */
 #define KV_F_IF_VERSION (1u << 2)     /* store, delete: -ESTALE unless the key has `version` */
-#define KV_F_APPEND (1u << 3)         /* store: after the value of then (in a stream: of the commit);
+#define KV_F_APPEND (1u << 3)         /* store: after the present value (of a stream: at its commit);
                                          makes the key when absent */
 #define KV_F_AFTER (1u << 4)          /* list: begin after `key` instead of at it */
 #define KV_F_NO_VERSION (1u << 5)     /* store, retrieve, stat: nobody looks at the version that
                                          comes back; where it costs a round trip it stays 0 */
 
 /* Capabilities; what a driver lacks the layer provides as said, or answers -ENOTSUP. */
-#define KV_CAP_RANGE (1u << 0)          /* off in RETRIEVE and READ; else: read from 0 and discard */
+#define KV_CAP_RANGE (1u << 0)          /* off in RETRIEVE, READ; else: read from 0 and discard */
 #define KV_CAP_VERSION (1u << 1)        /* versions are real; else 0, and IF_VERSION is -ENOTSUP */
 #define KV_CAP_APPEND (1u << 2)         /* else -ENOTSUP */
 #define KV_CAP_UNKNOWN_LEN (1u << 3)    /* else -ENOTSUP: the layer above spools */
-#define KV_CAP_ORDERED_LIST (1u << 4)   /* LIST by key order with prefix; else order is the driver's own,
-                                           stable, continued from the last key; the layer filters prefixes */
+#define KV_CAP_ORDERED_LIST (1u << 4)   /* LIST by key order with prefix; else the order is its own,
+                                           stable, continued from the last key; the layer filters */
 #define KV_CAP_BATCH (1u << 5)
 #define KV_CAP_SNAPSHOT (1u << 6)
 #define KV_CAP_READ_ONLY (1u << 7)
@@ -164,7 +165,7 @@ struct kv_stats {
  * Waits. Errors with text: -EINVAL the URI, -ENOENT, -EACCES, -EBUSY held by another process, ...
  */
 int kv_open(struct rt_task *t, const char *uri, struct kv_dev **out_dev, struct err *why);
-/** Gives a reference back; the last one closes the device. Every channel has to be closed before. */
+/** Gives a reference back; the last one closes the device. Channels have to be closed before. */
 void kv_close(struct rt_task *t, struct kv_dev *dev);
 struct kv_dev *kv_ref(struct kv_dev *dev);
 const struct kv_info *kv_info(const struct kv_dev *dev);
@@ -173,7 +174,7 @@ const struct kv_driver *kv_driver_of(const struct kv_dev *dev);
 /** Bytes in use and number of keys, as far as the device knows; 0 = not known. May wait. */
 int kv_usage(struct rt_task *t, struct kv_dev *dev, uint64_t *out_used_bytes, uint64_t *out_keys);
 
-/** The channel of the current reactor (counted: one per reactor and device, shared by its users). */
+/** The channel of the current reactor (one per reactor and device, counted, shared by users). */
 int kv_chan_get(struct rt_task *t, struct kv_dev *dev, struct kv_chan **out_chan);
 /** The last one closes it: nothing is in flight and every stream has ended. */
 void kv_chan_put(struct rt_task *t, struct kv_chan *chan);
@@ -260,7 +261,8 @@ struct kv_driver {
      * contradicts. NULL: it is when the URIs are the same text. Never waits; any reactor. */
     int (*same)(struct kv_dev *dev, const char *path, const struct param_values *params,
                 struct err *why);
-    void (*close)(struct rt_task *t, struct kv_dev *dev); /* on the reactor of open; nothing is in flight */
+    /* On the reactor of open; nothing is in flight. */
+    void (*close)(struct rt_task *t, struct kv_dev *dev);
     int (*chan_open)(struct rt_task *t, struct kv_dev *dev, struct kv_chan *chan); /* may be NULL */
     void (*chan_close)(struct rt_task *t, struct kv_chan *chan);                   /* may be NULL */
     /* Checked and within caps. COMMIT comes only when everything declared was written and nothing
@@ -277,8 +279,8 @@ void *kv_driver_chan(const struct kv_chan *chan);
 /** The channel of the home reactor, for drivers that have one and act on their own. */
 struct kv_chan *kv_home_chan(const struct kv_dev *dev);
 /**
- * In a driver's submit, on another reactor: the request is submitted to the driver again on the home
- * reactor, with the channel that is there. Its completion finds its way back.
+ * In a driver's submit, on another reactor: the request is submitted to the driver again on the
+ * home reactor, with the channel that is there. Its completion finds its way back.
  */
 void kv_to_home(struct kv_req *req);
 /** Completes a request from the driver (rc 0 or a negative errno), on the reactor it came to. */

@@ -40,7 +40,7 @@ static struct bytes str(const char *s)
     return bytes_of_str(s);
 }
 
-/* --- opening -------------------------------------------------------------------------------------- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 static int open_task(struct rt_task *t, void *arg)
 {
@@ -77,7 +77,7 @@ static void test_open(void **state)
     run(1, open_task);
 }
 
-/* --- checks --------------------------------------------------------------------------------------- */
+/* --- checks ----------------------------------------------------------------------------------- */
 
 static int checks(struct rt_task *t, struct kv_chan *ch)
 {
@@ -194,7 +194,7 @@ static void test_checks(void **state)
     run(1, checks_task);
 }
 
-/* --- claims, watches, removal ------------------------------------------------------------------------ */
+/* --- claims, watches, removal ----------------------------------------------------------------- */
 
 static int claims_task(struct rt_task *t, void *arg)
 {
@@ -276,7 +276,7 @@ static void test_removal(void **state)
     run(1, removal_task);
 }
 
-/* --- two reactors and the statistics -------------------------------------------------------------------- */
+/* --- two reactors and the statistics ---------------------------------------------------------- */
 
 #define ROUNDS 200
 

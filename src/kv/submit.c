@@ -164,7 +164,7 @@ void kv_finish(struct kv_req *req, int rc)
     rt_req_complete(&req->req, rc);
 }
 
-/* --- to the home reactor and back ---------------------------------------------------------------- */
+/* --- to the home reactor and back ------------------------------------------------------------- */
 
 static void fwd_return(struct rt_msg *msg)
 {
@@ -257,7 +257,7 @@ void kv_cancel(struct rt_req *rreq)
     }
 }
 
-/* --- submit --------------------------------------------------------------------------------------- */
+/* --- submit ----------------------------------------------------------------------------------- */
 
 static void reject(struct kv_req *req, int rc)
 {

@@ -28,16 +28,17 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 /* Replaces each @DIR@; the result is the caller's to free. */
 static char *with_dir(const char *uri, const char *dir)
 {
-    size_t max = strlen(uri) + 4 * strlen(dir) + 1;
-    char *out = calloc(1, max);
-    const char *at;
+    char *out = NULL;
+    size_t len;
+    FILE *f = open_memstream(&out, &len);
 
+    must(f != NULL);
+    for (const char *at; (at = strstr(uri, "@DIR@")) != NULL; uri = at + 5)
+        fprintf(f, "%.*s%s", (int)(at - uri), uri, dir);
+    fputs(uri, f);
+    fclose(f);
     must(out != NULL);
-    for (; (at = strstr(uri, "@DIR@")) != NULL; uri = at + 5) {
-        strncat(out, uri, (size_t)(at - uri));
-        strcat(out, dir);
-    }
-    return strcat(out, uri);
+    return out;
 }
 
 static uint64_t random_seed(void)

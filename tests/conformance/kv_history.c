@@ -137,7 +137,7 @@ static void prepare(struct rt_task *t, struct history *h, enum kv_op op, unsigne
     kvs_prepare(h->s, t, &h->req, op, h->key[key], NULL);
 }
 
-/* --- after a change that may have happened --------------------------------------------------------- */
+/* --- after a change that may have happened ---------------------------------------------------- */
 
 static int read_whole(struct rt_task *t, struct history *h, unsigned k, uint64_t len)
 {
@@ -179,7 +179,7 @@ static int settle(struct rt_task *t, struct history *h, unsigned k, const struct
     return 0;
 }
 
-/* --- stores and deletes ------------------------------------------------------------------------------ */
+/* --- stores and deletes ----------------------------------------------------------------------- */
 
 /* What a store with these flags answers, and what the key has then. */
 static int foresee(const struct want *old, uint32_t flags, uint64_t version, struct seg seg,
@@ -286,7 +286,7 @@ static int do_delete(struct rt_task *t, struct history *h)
     return 0;
 }
 
-/* --- reads -------------------------------------------------------------------------------------------- */
+/* --- reads ------------------------------------------------------------------------------------ */
 
 /* Now, or through one of the snapshots. */
 static const struct want *some_view(struct history *h, unsigned k)
@@ -398,7 +398,7 @@ static int do_list(struct rt_task *t, struct history *h)
     return 0;
 }
 
-/* --- streams that stay open ------------------------------------------------------------------------------ */
+/* --- streams that stay open ------------------------------------------------------------------- */
 
 static int reader_close(struct rt_task *t, struct history *h, struct reader *r)
 {
@@ -526,7 +526,7 @@ static int do_writer(struct rt_task *t, struct history *h)
     return 0;
 }
 
-/* --- batches and snapshots ----------------------------------------------------------------------------- */
+/* --- batches and snapshots -------------------------------------------------------------------- */
 
 static int do_batch(struct rt_task *t, struct history *h)
 {
@@ -588,7 +588,7 @@ static int do_snap(struct rt_task *t, struct history *h)
     return 0;
 }
 
-/* --- the history ------------------------------------------------------------------------------------------ */
+/* --- the history ------------------------------------------------------------------------------ */
 
 static int one(struct rt_task *t, struct history *h)
 {

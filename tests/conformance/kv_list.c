@@ -222,7 +222,7 @@ static int pages(struct rt_task *t, struct kvs *s)
     return 0;
 }
 
-/* --- keys that come and go while others list --------------------------------------------------------- */
+/* --- keys that come and go while others list -------------------------------------------------- */
 
 #define STABLE 300
 

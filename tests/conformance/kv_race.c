@@ -12,7 +12,7 @@
 
 #define PER_REACTOR 4
 
-/* --- reads and writes -------------------------------------------------------------------------------- */
+/* --- reads and writes ------------------------------------------------------------------------- */
 
 #define HOT 6
 #define EVENTS 4000
@@ -195,7 +195,7 @@ static int reads_and_writes(struct rt_task *t, struct kvs *s)
     return 0;
 }
 
-/* --- one winner, no lost update ------------------------------------------------------------------------ */
+/* --- one winner, no lost update --------------------------------------------------------------- */
 
 struct tally {
     unsigned rounds;
@@ -314,7 +314,7 @@ static int every_append(struct rt_task *t, struct kvs *s)
     return 0;
 }
 
-/* --- batches against snapshots ---------------------------------------------------------------------------- */
+/* --- batches against snapshots ---------------------------------------------------------------- */
 
 #define GROUP 8
 
@@ -388,7 +388,7 @@ static int whole_batches(struct rt_task *t, struct kvs *s)
     return 0;
 }
 
-/* --- cancelling ---------------------------------------------------------------------------------------------- */
+/* --- cancelling ------------------------------------------------------------------------------- */
 
 /* Stores of one key that are cancelled at some time: the key has one of the values, whole. */
 static int cancel_racer(struct rt_task *t, struct kvs_racer *r, struct kv_chan *chan)
@@ -442,7 +442,7 @@ static int cancelled(struct rt_task *t, struct kvs *s)
     return 0;
 }
 
-/* --- removal --------------------------------------------------------------------------------------------------- */
+/* --- removal ---------------------------------------------------------------------------------- */
 
 static int removed(struct rt_task *t, struct kvs *s)
 {

@@ -40,7 +40,7 @@ uint64_t kvs_len(const struct kvs *s, struct kvs_rng *r)
     return MIN(len, s->len_max);
 }
 
-/* --- values -------------------------------------------------------------------------------------- */
+/* --- values ----------------------------------------------------------------------------------- */
 
 static uint64_t word_of(uint64_t tag, uint64_t i)
 {
@@ -71,7 +71,7 @@ bool kvs_is(const uint8_t *buf, uint64_t tag, uint64_t off, size_t len)
     return true;
 }
 
-/* --- scattered memory ------------------------------------------------------------------------------ */
+/* --- scattered memory ------------------------------------------------------------------------- */
 
 void kvs_mem_init(struct kvs_mem *m, size_t len_max)
 {
@@ -116,7 +116,7 @@ void kvs_mem_unload(struct kvs_mem *m)
     iov_copy_out(m->iov, m->iovcnt, 0, m->flat, m->len);
 }
 
-/* --- requests -------------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 void kvs_prepare(struct kvs *s, struct rt_task *t, struct kv_req *req, enum kv_op op,
                  struct bytes key, const struct kvs_mem *m)
@@ -234,7 +234,7 @@ int kvs_empty(struct rt_task *t, struct kvs *s, struct kv_chan *chan)
     return 0;
 }
 
-/* --- races ------------------------------------------------------------------------------------------ */
+/* --- races ------------------------------------------------------------------------------------ */
 
 static int racer_here(struct rt_task *t, void *arg)
 {
@@ -289,7 +289,7 @@ int kvs_race(struct rt_task *t, struct kvs *s, unsigned per_reactor, void *share
     return rc;
 }
 
-/* --- the runner ------------------------------------------------------------------------------------- */
+/* --- the runner ------------------------------------------------------------------------------- */
 
 static int run_one(struct rt_task *t, struct kvs *s, const struct kvs_test *test)
 {

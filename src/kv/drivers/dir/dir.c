@@ -124,7 +124,7 @@ static void dir_cancel(struct kv_chan *chan, struct kv_req *req)
     kv_complete(req, -ECANCELED);
 }
 
-/* --- opening ------------------------------------------------------------------------------------------- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 static int open_names(struct rt_task *t, struct dir *d, const char *path, struct err *why)
 {

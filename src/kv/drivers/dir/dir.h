@@ -21,7 +21,7 @@
 
 struct dir;
 
-/* --- name.c: keys and file names -------------------------------------------------------------------- */
+/* --- name.c: keys and file names -------------------------------------------------------------- */
 
 enum dir_name { DIR_NAME_OTHER, DIR_NAME_KEY, DIR_NAME_SPREAD };
 
@@ -46,7 +46,7 @@ void dir_place_prune(struct rt_task *t, struct dir *d, struct bytes key);
 /** Opens the spread directory of a prefix of k * 127 bytes (k = 0: the namespace) to be scanned. */
 int dir_spread_open(struct rt_task *t, struct dir *d, struct bytes prefix);
 
-/* --- temp.c: files being written --------------------------------------------------------------------- */
+/* --- temp.c: files being written -------------------------------------------------------------- */
 
 struct dir_temp {
     int fd;
@@ -60,13 +60,13 @@ int dir_temp_new(struct rt_task *t, struct dir *d, struct dir_temp *out);
 /** Closes and removes; `name` empty: it has been renamed and is only closed. */
 void dir_temp_drop(struct rt_task *t, struct dir *d, struct dir_temp *tmp);
 
-/* --- list.c: the sorted index ------------------------------------------------------------------------- */
+/* --- list.c: the sorted index ----------------------------------------------------------------- */
 
 /* A name in the index. */
 #define LEAF_FILE (1u << 0)
 #define LEAF_SPREAD (1u << 1)   /* a directory with longer keys that begin with this one */
 #define LEAF_EXPANDED (1u << 2) /* ... whose content is in the index */
-#define LEAF_GONE (1u << 3)     /* deleted while a scan was under way, which may still come upon it */
+#define LEAF_GONE (1u << 3)     /* deleted during a scan, which may still come upon it */
 struct dir_leaf {
     uint8_t flags;
     struct art_key key;
@@ -104,9 +104,9 @@ int dir_list(struct rt_task *t, struct dir *d, struct kv_req *req);
 /** This process has just made or deleted the key's file. */
 void dir_index_note(struct dir *d, struct bytes key, bool stored);
 
-/* --- dir.c and value.c ---------------------------------------------------------------------------------- */
+/* --- dir.c and value.c ------------------------------------------------------------------------ */
 
-/** fsync of one directory for all who wait for one: each is served by a sync begun after it asked. */
+/** fsync of one directory for all who wait: each is served by one that began after it asked. */
 struct dir_sync {
     uint64_t asked, done;
     uint64_t failed_from, failed_to; /* those asked in (from, to] get failed_rc */

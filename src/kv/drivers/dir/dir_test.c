@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is special about dir: the layout, other people's files, leftovers, an index that is too small. */
+/* What is special about dir: layout, other people's files, leftovers, an index too small. */
 #include "kv/drivers/dir/dir.h"
 
 #include <dirent.h>
@@ -125,7 +125,7 @@ static struct bytes none(void)
     return bytes_make("", 0);
 }
 
-/* --- names ------------------------------------------------------------------------------------------- */
+/* --- names ------------------------------------------------------------------------------------ */
 
 static void test_names(void **state)
 {
@@ -154,7 +154,7 @@ static void test_names(void **state)
     assert_int_equal(dir_name_parse(name, key, &len), DIR_NAME_OTHER);
 }
 
-/* --- layout and other people's files ---------------------------------------------------------------------- */
+/* --- layout and other people's files ---------------------------------------------------------- */
 
 static int layout(struct rt_task *t, struct kv_chan *ch)
 {
@@ -221,7 +221,7 @@ static void test_read_only(void **state)
     run("?read_only=yes", read_only);
 }
 
-/* --- long keys ------------------------------------------------------------------------------------------------ */
+/* --- long keys -------------------------------------------------------------------------------- */
 
 static const size_t lens[] = {126, 127, 128, 129, 253, 254, 255, 300, 2000, 2032, 2033, 2048};
 
@@ -270,7 +270,7 @@ static void test_long_keys(void **state)
     run("?sync=no", long_keys);
 }
 
-/* --- leftovers ------------------------------------------------------------------------------------------------- */
+/* --- leftovers -------------------------------------------------------------------------------- */
 
 static int nothing(struct rt_task *t, struct kv_chan *ch)
 {
@@ -360,7 +360,7 @@ static void test_dead_ends(void **state)
     assert_int_not_equal(access(in_ns(DIR_TEMP), F_OK), 0); /* only an empty one can be removed */
 }
 
-/* --- a full disk ---------------------------------------------------------------------------------------- */
+/* --- a full disk ------------------------------------------------------------------------------ */
 
 static int full(struct rt_task *t, struct kv_chan *ch)
 {
@@ -396,7 +396,7 @@ static void test_full_disk(void **state)
     assert_int_equal(umount(root), 0);
 }
 
-/* --- an index that is too small ----------------------------------------------------------------------------------- */
+/* --- an index that is too small --------------------------------------------------------------- */
 
 #define MANY 30000
 

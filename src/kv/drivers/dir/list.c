@@ -8,7 +8,7 @@
  * others change shows in the time of the directory, and makes the index invalid; only while this
  * process writes too, so that the time changes anyway, is the index used up to a certain age.
  *
- * A spread directory stands in the index as its prefix, flagged, and is read when a list gets there.
+ * A spread directory stands in the index as its prefix, and is read when a list gets there.
  */
 #include "kv/drivers/dir/dir.h"
 
@@ -48,7 +48,7 @@ void dir_index_fini(struct dir_index *x)
     x->entries = NULL;
 }
 
-/* --- names -------------------------------------------------------------------------------------------- */
+/* --- names ------------------------------------------------------------------------------------ */
 
 static struct bytes lo_of(const struct dir_index *x)
 {
@@ -206,7 +206,7 @@ void dir_index_note(struct dir *d, struct bytes key, bool stored)
         note_deleted(x, key);
 }
 
-/* --- scanning ------------------------------------------------------------------------------------------- */
+/* --- scanning --------------------------------------------------------------------------------- */
 
 /* DT_UNKNOWN: some file systems do not say. */
 static uint8_t type_of(struct rt_task *t, int fd, const struct rt_dirent *e)
@@ -362,7 +362,7 @@ static int cover(struct rt_task *t, struct dir *d, struct bytes from, bool after
     return scan(t, d, from, after);
 }
 
-/* Expands the directories that what follows `from` lies inside of; others a list meets on its way. */
+/* Expands the directories that what follows `from` lies inside of; a list meets the others. */
 static int expand_above(struct rt_task *t, struct dir *d, struct bytes from, bool after)
 {
     for (size_t n = DIR_PIECE_KEY_BYTES; n < from.len + after; n += DIR_PIECE_KEY_BYTES) {
@@ -380,7 +380,7 @@ static int expand_above(struct rt_task *t, struct dir *d, struct bytes from, boo
     return 0;
 }
 
-/* --- lists ------------------------------------------------------------------------------------------------ */
+/* --- lists ------------------------------------------------------------------------------------ */
 
 /* Where a list has got to. The key is x->at, which stays while the index changes. */
 struct cursor {

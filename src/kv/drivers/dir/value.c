@@ -35,7 +35,7 @@ int dir_errno(int rc)
     }
 }
 
-/* --- one writer of a key at a time -------------------------------------------------------------------- */
+/* --- one writer of a key at a time ------------------------------------------------------------ */
 
 struct dir_lock {
     struct map_node node;
@@ -74,7 +74,7 @@ static void lock_put(struct dir *d, struct dir_lock *lock)
     rt_cond_wake_all(&lock->released);
 }
 
-/* --- durable names --------------------------------------------------------------------------------------- */
+/* --- durable names ---------------------------------------------------------------------------- */
 
 static void sync_once(struct rt_task *t, struct dir *d)
 {
@@ -110,7 +110,7 @@ int dir_sync_names(struct rt_task *t, struct dir *d)
     return mine > s->failed_from && mine <= s->failed_to ? s->failed_rc : 0;
 }
 
-/* After a change in the directory of `p`. Short keys wait for a flush when the device is not sync. */
+/* After a change in the directory of `p`. Without sync short keys wait for a flush. */
 static int sync_place(struct rt_task *t, struct dir *d, const struct dir_place *p)
 {
     if (p->own_fd)
@@ -118,7 +118,7 @@ static int sync_place(struct rt_task *t, struct dir *d, const struct dir_place *
     return d->sync ? dir_sync_names(t, d) : 0;
 }
 
-/* --- files ------------------------------------------------------------------------------------------------ */
+/* --- files ------------------------------------------------------------------------------------ */
 
 /* The part of the iovecs from `off` on, at most `len` bytes of it, in up to IOV_STEP entries. */
 static unsigned iov_part(const struct iovec *iov, unsigned iovcnt, size_t off, size_t len,
@@ -189,7 +189,7 @@ static int stat_name(struct rt_task *t, const struct dir_place *p, struct stat *
     return S_ISREG(st->st_mode) ? 0 : -ENOENT;
 }
 
-/* Opens the key's file for reading. The descriptor, or an errno; -ENOENT also for what is no file. */
+/* Opens the key's file for reading. The descriptor, or an errno; -ENOENT for what is no file. */
 static int open_value(struct rt_task *t, struct dir *d, struct bytes key, struct stat *st)
 {
     struct dir_place p;
@@ -236,7 +236,7 @@ static int copy_file(struct rt_task *t, struct dir *d, int from, int to, uint64_
     return rc;
 }
 
-/* --- putting a value in place ------------------------------------------------------------------------------ */
+/* --- putting a value in place ----------------------------------------------------------------- */
 
 struct put {
     struct bytes key;
@@ -376,7 +376,7 @@ static int put_value(struct rt_task *t, struct dir *d, struct put *put)
     return rc;
 }
 
-/* --- requests ------------------------------------------------------------------------------------------------ */
+/* --- requests --------------------------------------------------------------------------------- */
 
 /* Refuses early what would be refused in the end, before the value is written. */
 static int check_early(struct rt_task *t, struct dir *d, const struct kv_req *req)
@@ -502,7 +502,7 @@ int dir_delete(struct rt_task *t, struct dir *d, struct kv_req *req)
     return rc;
 }
 
-/* --- streams ------------------------------------------------------------------------------------------------- */
+/* --- streams ---------------------------------------------------------------------------------- */
 
 static struct dir_stream *stream_of(const struct kv_req *req)
 {

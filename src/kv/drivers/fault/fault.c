@@ -208,7 +208,7 @@ static void fault_cancel(struct kv_chan *chan, struct kv_req *req)
     kv_complete(req, -ECANCELED);
 }
 
-/* --- the driver -------------------------------------------------------------------------------------- */
+/* --- the driver ------------------------------------------------------------------------------- */
 
 static uint32_t hidden_caps(const char *text)
 {

@@ -9,7 +9,7 @@
 #define BUCKETS_MIN 16u
 #define ENTRY_BYTES_MIN 64u /* less than any entry with its value takes: bounds the table */
 
-/* --- hash table ------------------------------------------------------------------------------------ */
+/* --- hash table ------------------------------------------------------------------------------- */
 
 static inline uint64_t mum(uint64_t a, uint64_t b)
 {
@@ -176,7 +176,7 @@ void mem_entry_tidy(struct mem_index *ix, struct mem_entry *e)
         table_shrink(ix); /* by two, to catch up with deletes that take one entry each */
 }
 
-/* --- versions -------------------------------------------------------------------------------------- */
+/* --- versions --------------------------------------------------------------------------------- */
 
 struct mem_value *mem_visible(const struct mem_entry *e, const struct mem_snap *snap)
 {
@@ -244,7 +244,7 @@ void mem_remove(struct mem_index *ix, struct mem_entry *e, uint64_t seq)
     version_end(ix, e->newest, seq);
 }
 
-/* --- snapshots ------------------------------------------------------------------------------------- */
+/* --- snapshots -------------------------------------------------------------------------------- */
 
 struct mem_snap *mem_snap_open(struct mem_index *ix)
 {
@@ -278,7 +278,7 @@ bool mem_snap_release(struct mem_index *ix, struct mem_snap *snap, unsigned max)
     return true;
 }
 
-/* --- life ------------------------------------------------------------------------------------------ */
+/* --- life ------------------------------------------------------------------------------------- */
 
 int mem_index_init(struct mem_index *ix, uint64_t size_bytes, const uint64_t secret[3])
 {

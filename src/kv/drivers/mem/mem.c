@@ -187,7 +187,7 @@ static int mem_list(struct mem *m, struct kv_req *req)
     return 0;
 }
 
-/* --- streams --------------------------------------------------------------------------------------- */
+/* --- streams ---------------------------------------------------------------------------------- */
 
 static struct mem_stream *stream_of(const struct kv_req *req)
 {
@@ -294,7 +294,7 @@ static int mem_read_close(struct mem *m, struct kv_req *req)
     return 0;
 }
 
-/* --- batches and snapshots -------------------------------------------------------------------------- */
+/* --- batches and snapshots -------------------------------------------------------------------- */
 
 /* Makes the new versions, chained by `older`, and their entries: nothing of it is visible. */
 static int batch_prepare(struct mem *m, const struct kv_req *req, struct mem_value **out_made)
@@ -405,7 +405,7 @@ static int mem_snap_open_req(struct mem *m, struct kv_req *req)
     return 0;
 }
 
-/* --- the driver -------------------------------------------------------------------------------------- */
+/* --- the driver ------------------------------------------------------------------------------- */
 
 static int mem_run(struct mem *m, struct kv_req *req)
 {

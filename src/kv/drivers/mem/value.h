@@ -38,7 +38,7 @@ struct mem_value *mem_value_new(struct slab *s, uint64_t len);
 struct mem_value *mem_value_begin(struct slab *s, uint64_t len);
 /** `old` and room for `more_len` bytes after it. */
 struct mem_value *mem_value_append(struct slab *s, struct mem_value *old, uint64_t more_len);
-/** A value of unknown length has `len` bytes: gives back what its last chunk has too much. 0, -ENOSPC. */
+/** A value of unknown length has `len` bytes: its last chunk is cut to measure. 0, -ENOSPC. */
 int mem_value_finish(struct slab *s, struct mem_value **pv, uint64_t len);
 
 /** Copies `len` bytes of the iovecs to offset `off`; inside the value. 0 or -ENOSPC. */

@@ -194,8 +194,8 @@ static bool open_command(struct kvn_ctx *ctx, struct kv_req *req, enum nvme_kvv_
     len = nvme_kvv_open_head(&n->sqe, &io->open, &open);
     must(len > 0);
     io->iov[0] = (struct iovec){.iov_base = &io->open, .iov_len = sizeof(io->open)};
-    io->iov[1] = (struct iovec){.iov_base = (void *)(uintptr_t)req->key.ptr,
-                                .iov_len = open.key.len};
+    io->iov[1] =
+        (struct iovec){.iov_base = (void *)(uintptr_t)req->key.ptr, .iov_len = open.key.len};
     data(n, NVME_DIR_H2C, io->iov, open.key.len > 0 ? 2 : 1, (uint32_t)len);
     if (repeat)
         n->flags |= NVME_REQ_REPEAT;
@@ -215,8 +215,8 @@ static bool batch_of_one(struct kvn_ctx *ctx, struct kv_req *req)
                                           .key_len = le16_make((uint16_t)req->key.len),
                                           .val_len = le32_make((uint32_t)req->len)};
     io->iov[0] = (struct iovec){.iov_base = &io->record, .iov_len = sizeof(io->record)};
-    io->iov[1] = (struct iovec){.iov_base = (void *)(uintptr_t)req->key.ptr,
-                                .iov_len = req->key.len};
+    io->iov[1] =
+        (struct iovec){.iov_base = (void *)(uintptr_t)req->key.ptr, .iov_len = req->key.len};
     for (unsigned i = 0; i < req->iovcnt && left > 0; i++) {
         io->iov[at] = req->iov[i];
         io->iov[at].iov_len = MIN(io->iov[at].iov_len, left);

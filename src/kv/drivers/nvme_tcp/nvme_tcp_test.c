@@ -102,7 +102,8 @@ static int core(struct rt_task *t, struct test *x)
     CHECK(kv_list_next(&it, &key) && bytes_eq(key, str("empty")));
     CHECK(kv_list_next(&it, &key) && bytes_eq(key, str("sixteen-bytes-ok")));
     CHECK(!kv_list_next(&it, &key) && !more);
-    CHECK(kv_list(t, x->chan, str("a"), str(""), KV_F_AFTER, list, sizeof(list), &moved, &more) == 0);
+    CHECK(kv_list(t, x->chan, str("a"), str(""), KV_F_AFTER, list, sizeof(list), &moved, &more) ==
+          0);
     it = kv_list_begin(list, moved);
     CHECK(kv_list_next(&it, &key) && bytes_eq(key, str("empty")));
     CHECK(kv_list(t, x->chan, str(""), str("si"), 0, list, sizeof(list), &moved, &more) == 0);
@@ -203,8 +204,8 @@ static int get_stream(struct rt_task *t, struct test *x, uint8_t *out, size_t le
     st = req.stream;
     for (size_t at = 0; at < len;) {
         iov = (struct iovec){out + at, step};
-        req = (struct kv_req){.op = KV_READ, .stream = st, .iov = &iov, .iovcnt = 1, .off = at,
-                              .len = step};
+        req = (struct kv_req){
+            .op = KV_READ, .stream = st, .iov = &iov, .iovcnt = 1, .off = at, .len = step};
         CHECK(one(t, x, &req) == 0);
         CHECK(req.moved == MIN(step, len - at));
         at += req.moved;
@@ -282,8 +283,8 @@ static int half_read(struct rt_task *t, struct test *x)
     req = (struct kv_req){.op = KV_READ, .stream = st, .iov = &iov, .iovcnt = 1, .len = 100};
     CHECK(one(t, x, &req) == 0 && req.moved == 100);
     CHECK(kv_retrieve(t, x->chan, bytes_of_str("big"), buf, sizeof(buf), &len) == 0);
-    req = (struct kv_req){.op = KV_READ, .stream = st, .iov = &iov, .iovcnt = 1, .off = 1000,
-                          .len = 100};
+    req = (struct kv_req){
+        .op = KV_READ, .stream = st, .iov = &iov, .iovcnt = 1, .off = 1000, .len = 100};
     CHECK(one(t, x, &req) == 0 && req.moved == 100); /* the layer reads on and throws away */
     req = (struct kv_req){.op = KV_READ_CLOSE, .stream = st};
     CHECK(one(t, x, &req) == 0);
@@ -381,12 +382,9 @@ static void refuses_wrong_uris(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(has_the_core),
-        cmocka_unit_test(lists_page_by_page),
-        cmocka_unit_test(moves_values_in_pieces),
-        cmocka_unit_test(abort_leaves_nothing),
-        cmocka_unit_test(readers_may_stop),
-        cmocka_unit_test(readers_wait_for_connections),
+        cmocka_unit_test(has_the_core),           cmocka_unit_test(lists_page_by_page),
+        cmocka_unit_test(moves_values_in_pieces), cmocka_unit_test(abort_leaves_nothing),
+        cmocka_unit_test(readers_may_stop),       cmocka_unit_test(readers_wait_for_connections),
         cmocka_unit_test(refuses_wrong_uris),
     };
 

@@ -86,7 +86,10 @@ static int info(struct rt_task *t, const struct handle *h, bool last, uint64_t *
 {
     struct nvme_kvv_info data;
     struct iovec iov = {.iov_base = &data, .iov_len = sizeof(data)};
-    struct nvme_req n = {.dir = NVME_DIR_C2H, .iov = &iov, .iovcnt = 1, .data_len = sizeof(data),
+    struct nvme_req n = {.dir = NVME_DIR_C2H,
+                         .iov = &iov,
+                         .iovcnt = 1,
+                         .data_len = sizeof(data),
                          .flags = last ? 0 : NVME_REQ_REPEAT};
     struct nvme_kvv_io io = {.len = sizeof(data), .flags = last ? NVME_KVV_IO_CLOSE : 0};
     int rc = on_handle(t, h, NVME_KVV_INFO, &io, &n);
@@ -110,9 +113,8 @@ static int open_value(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req
                       struct handle *out_h)
 {
     struct kvn_stream *snap = (struct kvn_stream *)req->snap;
-    struct nvme_kvv_open open = {.mode = NVME_KVV_MODE_READ,
-                                 .key = req->key,
-                                 .snapshot = snap != NULL ? snap->handle : 0};
+    struct nvme_kvv_open open = {
+        .mode = NVME_KVV_MODE_READ, .key = req->key, .snapshot = snap != NULL ? snap->handle : 0};
     uint32_t len;
     int rc = open_handle(t, ctx, &open, snap, out_h, &len);
 
@@ -134,10 +136,10 @@ static int retrieve(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
 
     if (rc == 0 && req->off < req->value_len && req->len > 0) {
         uint64_t len = MIN(MIN(req->len, req->value_len - req->off), (uint64_t)UINT32_MAX);
-        struct nvme_kvv_io io = {.len = (uint32_t)len, .offset = req->off,
-                                 .flags = NVME_KVV_IO_CLOSE};
-        struct nvme_req n = {.dir = NVME_DIR_C2H, .iov = req->iov, .iovcnt = req->iovcnt,
-                             .data_len = (uint32_t)len};
+        struct nvme_kvv_io io = {
+            .len = (uint32_t)len, .offset = req->off, .flags = NVME_KVV_IO_CLOSE};
+        struct nvme_req n = {
+            .dir = NVME_DIR_C2H, .iov = req->iov, .iovcnt = req->iovcnt, .data_len = (uint32_t)len};
 
         rc = on_handle(t, &h, NVME_KVV_READ, &io, &n);
         if (rc == 0 && n.moved != len)
@@ -153,9 +155,8 @@ static int retrieve(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
 static int stat_versioned(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
 {
     struct kvn_stream *snap = (struct kvn_stream *)req->snap;
-    struct nvme_kvv_open open = {.mode = NVME_KVV_MODE_READ,
-                                 .key = req->key,
-                                 .snapshot = snap != NULL ? snap->handle : 0};
+    struct nvme_kvv_open open = {
+        .mode = NVME_KVV_MODE_READ, .key = req->key, .snapshot = snap != NULL ? snap->handle : 0};
     struct handle h = {0};
     uint32_t len;
     int rc = open_handle(t, ctx, &open, snap, &h, &len);
@@ -180,8 +181,10 @@ static int store(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
         .key = req->key,
     };
     struct nvme_kvv_io io = {.len = (uint32_t)req->len, .flags = NVME_KVV_IO_COMMIT};
-    struct nvme_req n = {.dir = req->len > 0 ? NVME_DIR_H2C : NVME_DIR_NONE, .iov = req->iov,
-                         .iovcnt = req->iovcnt, .data_len = (uint32_t)req->len};
+    struct nvme_req n = {.dir = req->len > 0 ? NVME_DIR_H2C : NVME_DIR_NONE,
+                         .iov = req->iov,
+                         .iovcnt = req->iovcnt,
+                         .data_len = (uint32_t)req->len};
     struct handle h = {0};
     uint32_t ignored;
     int rc;
@@ -213,8 +216,8 @@ static int retrieve_open(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *
         rt_pool_put(&ctx->streams, st);
         return rc;
     }
-    *st = (struct kvn_stream){.ctx = ctx, .handle = h.number, .connection = h.connection,
-                              .len = req->value_len};
+    *st = (struct kvn_stream){
+        .ctx = ctx, .handle = h.number, .connection = h.connection, .len = req->value_len};
     req->stream = (struct kv_stream *)st;
     return 0;
 }
@@ -314,8 +317,12 @@ static int list_vendor(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *re
 static int list_standard(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
 {
     struct page p = page_for(req);
-    struct nvme_req n = {.dir = NVME_DIR_C2H, .iov = &p.iov, .iovcnt = 1, .data_len = p.room,
-                         .flags = NVME_REQ_REPEAT, .sqe.opc = NVME_KV_LIST};
+    struct nvme_req n = {.dir = NVME_DIR_C2H,
+                         .iov = &p.iov,
+                         .iovcnt = 1,
+                         .data_len = p.room,
+                         .flags = NVME_REQ_REPEAT,
+                         .sqe.opc = NVME_KV_LIST};
     struct bytes skip = (req->flags & KV_F_AFTER) != 0 ? req->key : bytes_make(NULL, 0);
     struct nvme_kv_list_iter it;
     struct bytes key;

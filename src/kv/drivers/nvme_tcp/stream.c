@@ -325,8 +325,12 @@ static int ask_len(struct rt_task *t, struct kvn_ctx *ctx, struct bytes key, uin
 {
     uint8_t first[4];
     struct iovec iov = {.iov_base = first, .iov_len = sizeof(first)};
-    struct nvme_req n = {.sqe.opc = NVME_KV_RETRIEVE, .sqe.cdw10 = le32_make(sizeof(first)),
-                         .dir = NVME_DIR_C2H, .flags = NVME_REQ_REPEAT, .iov = &iov, .iovcnt = 1,
+    struct nvme_req n = {.sqe.opc = NVME_KV_RETRIEVE,
+                         .sqe.cdw10 = le32_make(sizeof(first)),
+                         .dir = NVME_DIR_C2H,
+                         .flags = NVME_REQ_REPEAT,
+                         .iov = &iov,
+                         .iovcnt = 1,
                          .data_len = sizeof(first)};
     int rc = nvme_kv_key_put(&n.sqe, key);
 

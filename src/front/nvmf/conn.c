@@ -473,14 +473,15 @@ int nvmf_conn_start(struct nvmf_target *tgt, int fd, uint16_t portid)
 
 /* --- who does not move ------------------------------------------------------------------------ */
 
-/* Whether the host owes us something: data asked for, the rest of a PDU, or taking what we send. */
+/* Whether we wait for the host: to take what we send, or for the rest of a PDU or data asked for. A
+ * task that is not parked waits for a device. */
 static bool owes(const struct nvmf_conn *c)
 {
     if (c->tx.head != NULL)
         return true;
     if (c->parked && net_rx_avail(&c->rx) > 0)
         return true;
-    for (unsigned i = 0; i < NVMF_INS; i++) {
+    for (unsigned i = 0; c->parked && i < NVMF_INS; i++) {
         if (c->in[i].open)
             return true;
     }

@@ -49,7 +49,7 @@ const char *kv_op_name(enum kv_op op);
 #define KV_F_MUST_EXIST (1u << 0)     /* store: -ENOENT when the key is not there */
 #define KV_F_MUST_NOT_EXIST (1u << 1) /* store: -EEXIST when it is */
 #define KV_F_IF_VERSION (1u << 2)     /* store, delete: -ESTALE unless the key has `version` */
-#define KV_F_APPEND (1u << 3)         /* store: after the present value (of a stream: at its commit);
+#define KV_F_APPEND (1u << 3)         /* store: after the present value (a stream: at its commit);
                                          makes the key when absent */
 #define KV_F_AFTER (1u << 4)          /* list: begin after `key` instead of at it */
 #define KV_F_NO_VERSION (1u << 5)     /* store, retrieve, stat: nobody looks at the version that

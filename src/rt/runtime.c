@@ -10,8 +10,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define BATCH_MAX 1024 /* requests dispatched before the loop looks at the outside again */
+#define BATCH_MAX 1024 /* requests dispatched before deferred work has its turn */
 #define ROUNDS_MAX 16  /* of ready work and deferred work in one turn */
+#define CLOCK_EVERY 32 /* requests between two looks at the clock */
+/* After so long a turn ends, whatever is ready: others wait for the outside to be looked at. */
+#define TURN_NS (200 * NS_PER_US)
 
 __thread struct rt_reactor *rt_self_reactor;
 
@@ -176,6 +179,11 @@ static bool run_inbox(struct rt_reactor *r)
 /* --- the loop
  * --------------------------------------------------------------------------------------- */
 
+static bool turn_is_over(const struct rt_reactor *r)
+{
+    return r->rt->ops->now() - r->now_ns > TURN_NS;
+}
+
 static bool run_ready(struct rt_reactor *r)
 {
     unsigned n = 0;
@@ -190,6 +198,8 @@ static bool run_ready(struct rt_reactor *r)
         req->state = RT_REQ_IDLE;
         req->done(req);
         n++;
+        if (n % CLOCK_EVERY == 0 && turn_is_over(r))
+            break;
     }
     return n > 0;
 }
@@ -231,6 +241,8 @@ static bool turn(struct rt_reactor *r, uint64_t timeout_ns)
         if (!ran)
             break;
         worked = true;
+        if (turn_is_over(r))
+            break;
     }
     return worked;
 }

@@ -352,6 +352,10 @@ static void other_done(struct rt_req *rreq)
         log_error("%s: flush failed (%s): what was written may be lost; no more writes until it is "
                   "opened again",
                   d->path, err_str(rreq->rc));
+    /* The kernel tells a failure once: a flush that was under way beside the failed one succeeds
+     * without what that one has lost. */
+    if (rreq->rc >= 0 && req->op == BLK_FLUSH && __atomic_load_n(&d->failed, __ATOMIC_RELAXED))
+        rreq->rc = -EIO;
     blk_complete(req, rreq->rc < 0 ? layer_rc(rreq->rc) : 0);
 }
 

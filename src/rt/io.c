@@ -224,10 +224,12 @@ int rt_mkdir_all(struct rt_task *t, const char *path, unsigned mode, bool sync)
         p[i] = kept;
         if (rc < 0 && rc != -EEXIST)
             return rc;
-        if (rc == 0 && sync) {
-            rc = sync_parent(t, p, i);
-            if (rc < 0)
-                return rc;
+        if (sync) {
+            /* What was there may be the work of a process that was killed before its sync. */
+            int sync_rc = sync_parent(t, p, i);
+
+            if (sync_rc < 0 && (rc == 0 || sync_rc == -EIO))
+                return sync_rc;
         }
     }
     return 0;

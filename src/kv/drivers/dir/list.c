@@ -284,8 +284,8 @@ static int scan(struct rt_task *t, struct dir *d, struct bytes lo, bool lo_after
         return fd;
     x->scanning = true;
     rc = scan_dir(t, x, fd, 0);
-    x->scanning = false;
     rt_close(t, fd);
+    x->scanning = false; /* not before the close, which waits: what changes meanwhile counts */
     if (rc < 0)
         return rc;
     x->mtime = st.st_mtim;

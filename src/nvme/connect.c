@@ -176,19 +176,28 @@ static int connect_failed(struct nvme_queue *q, const struct nvme_req *req, int 
     if (q->end_rc < 0)
         return rc; /* the connection's own text */
     switch (req->status & NVME_SC_CODE_MASK) {
+    case NVME_SC_CMD_SEQ_ERROR:
+        if (q->qid == 0)
+            break;
+        return err_set(&q->end_why, -ECONNRESET, "the target ends controller %u", q->ctrl->cntlid);
     case NVME_SC_CONNECT_INVALID_HOST:
         return err_set(&q->end_why, -EACCES, "subsystem %s does not allow host %s", opts->subnqn,
                        opts->hostnqn);
     case NVME_SC_CONNECT_INVALID_PARAM:
         if (req->dw0 == (NVME_CONNECT_IATTR_DATA | offsetof(struct nvme_connect_data, subnqn)))
             return err_set(&q->end_why, -ENOENT, "the target has no subsystem %s", opts->subnqn);
+        if (q->qid != 0 &&
+            req->dw0 == (NVME_CONNECT_IATTR_DATA | offsetof(struct nvme_connect_data, cntlid)))
+            return err_set(&q->end_why, -ECONNRESET, "the target has ended controller %u",
+                           q->ctrl->cntlid);
         return err_set(&q->end_why, -EPROTO, "the target refuses Connect: parameter at byte %u of the %s",
                        req->dw0 & 0xffff,
                        req->dw0 & NVME_CONNECT_IATTR_DATA ? "data" : "command");
     default:
-        return err_set(&q->end_why, rc, "Connect to %s: %s", opts->subnqn,
-                       nvme_fabrics_status_text(req->status));
+        break;
     }
+    return err_set(&q->end_why, rc, "Connect to %s: %s", opts->subnqn,
+                   nvme_fabrics_status_text(req->status));
 }
 
 static int send_connect(struct rt_task *t, struct nvme_queue *q, uint8_t cattr, struct nvme_req *req)

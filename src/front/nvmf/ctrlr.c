@@ -314,8 +314,12 @@ void nvmf_ctrlr_drop_queues(struct rt_task *t, struct nvmf_ctrlr *ctrlr)
 
         if (q->conn == NULL || q->killed)
             continue;
-        /* The connection stays until it has left, which it does by a message behind this one. */
         q->killed = true;
+        if (q->reactor == rt_self()) {
+            nvmf_conn_kill(q->conn); /* here it leaves without a message, and could overtake ours */
+            continue;
+        }
+        /* The connection stays until it has left, which it does by a message behind this one. */
         q->conn->kill_msg.fn = kill_there;
         rt_send(q->reactor, &q->conn->kill_msg);
     }

@@ -5,6 +5,8 @@
  */
 #include "nvme/internal.h"
 
+#include "proto/nvme_vendor.h"
+
 #include <string.h>
 
 static bool is_discovery(const struct nvme_ctrl *ctrl)
@@ -46,9 +48,8 @@ static int property_get(struct rt_task *t, struct nvme_ctrl *ctrl, uint32_t reg,
 
 static int property_set(struct rt_task *t, struct nvme_ctrl *ctrl, uint32_t reg, uint32_t value)
 {
-    struct nvme_property_cmd cmd = {.fctype = NVME_FC_PROPERTY_SET,
-                                    .ofst = le32_make(reg),
-                                    .value = le64_make(value)};
+    struct nvme_property_cmd cmd = {
+        .fctype = NVME_FC_PROPERTY_SET, .ofst = le32_make(reg), .value = le64_make(value)};
 
     return property(t, ctrl, &cmd, NULL);
 }
@@ -130,9 +131,8 @@ static int identify(struct rt_task *t, struct nvme_ctrl *ctrl, struct err *why)
 static int set_feature(struct rt_task *t, struct nvme_ctrl *ctrl, uint8_t fid, uint32_t value,
                        uint32_t *out_dw0)
 {
-    struct nvme_sqe sqe = {.opc = NVME_OPC_SET_FEATURES,
-                           .cdw10 = le32_make(fid),
-                           .cdw11 = le32_make(value)};
+    struct nvme_sqe sqe = {
+        .opc = NVME_OPC_SET_FEATURES, .cdw10 = le32_make(fid), .cdw11 = le32_make(value)};
 
     return nvme_admin(t, ctrl, &sqe, NVME_DIR_NONE, NULL, 0, out_dw0);
 }
@@ -188,6 +188,38 @@ static int set_up(struct rt_task *t, struct nvme_ctrl *ctrl, struct err *why)
     return rc;
 }
 
+/* --- what is left of earlier associations ------------------------------------------------------- */
+
+/*
+ * Before anything is repeated: nothing that was sent to earlier controllers may take effect any
+ * more, or it would come after the repeated command and what was written since. Our target can
+ * promise that (docs/protocols/end-controller.md). With others this is left to luck, as Linux does.
+ */
+static int fence(struct rt_task *t, struct nvme_ctrl *ctrl, struct err *why)
+{
+    while (ctrl->nstale > 0 && nvme_vendor_ends_ctrlrs(ctrl->id)) {
+        struct nvme_sqe sqe = {.opc = NVME_OPC_VENDOR_END_CTRLR,
+                               .cdw10 = le32_make(ctrl->stale[ctrl->nstale - 1])};
+        int rc = 0;
+
+        if (ctrl->stale[ctrl->nstale - 1] != ctrl->cntlid)
+            rc = nvme_admin(t, ctrl, &sqe, NVME_DIR_NONE, NULL, 0, NULL);
+        if (rc < 0)
+            return err_set(why, rc, "controller %u does not end: %s", ctrl->stale[ctrl->nstale - 1],
+                           err_str(rc));
+        ctrl->nstale--;
+    }
+    return 0;
+}
+
+/* From now on commands go to this controller. */
+static void note_stale(struct nvme_ctrl *ctrl)
+{
+    if (ctrl->nstale == NVME_STALE_MAX)
+        memmove(ctrl->stale, ctrl->stale + 1, --ctrl->nstale * sizeof(ctrl->stale[0]));
+    ctrl->stale[ctrl->nstale++] = ctrl->cntlid;
+}
+
 /* --- all queues --------------------------------------------------------------------------------- */
 
 int nvme_queue_start_fn(struct rt_task *t, void *queue)
@@ -208,8 +240,11 @@ int nvme_assoc_begin(struct rt_task *t, struct nvme_ctrl *ctrl, struct err *why)
 
     ctrl->fault = ctrl->ns_changed = ctrl->refused = false;
     rc = set_up(t, ctrl, why);
-    list_for_each(q, &ctrl->queues, struct nvme_queue, link)
-    {
+    if (rc == 0 && !is_discovery(ctrl))
+        rc = fence(t, ctrl, why);
+    if (rc == 0)
+        note_stale(ctrl);
+    list_for_each (q, &ctrl->queues, struct nvme_queue, link) {
         if (rc < 0)
             break;
         if (q->stream)
@@ -242,7 +277,7 @@ void nvme_assoc_end(struct rt_task *t, struct nvme_ctrl *ctrl, bool shutdown)
 
     rt_task_shield(t, true);
     ctrl->live = false;
-    list_for_each(q, &ctrl->queues, struct nvme_queue, link)
+    list_for_each (q, &ctrl->queues, struct nvme_queue, link)
         rt_on(t, q->reactor, queue_stop_fn, q);
     if (shutdown)
         tell_shutdown(t, ctrl);

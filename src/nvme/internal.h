@@ -107,6 +107,8 @@ struct nvme_queue {
     struct nvme_queue_stats stats;
 };
 
+#define NVME_STALE_MAX 16
+
 struct nvme_ctrl {
     struct nvme_ctrl_opts opts;
     struct rt_reactor *home;
@@ -125,6 +127,10 @@ struct nvme_ctrl {
     bool sqflow;                /* the controller wants submission queue flow control */
     unsigned epoch;
     struct nvme_id_ctrl *id;
+
+    /* Controllers of earlier associations, whose commands may still be about: see fence(). */
+    uint16_t stale[NVME_STALE_MAX];
+    unsigned nstale;
 
     bool live;                  /* queues may be connected */
     bool dead;

@@ -5,6 +5,8 @@
  */
 #include "front/nvmf/internal.h"
 
+#include "proto/nvme_vendor.h"
+
 #include <string.h>
 
 /* Sends `want` bytes to the host: of `src`, and zeroes after its `len`. */
@@ -147,6 +149,21 @@ static void abort_command(struct rt_task *t, struct nvmf_cmd *cmd)
     nvmf_cmd_complete(cmd, NVME_SC_SUCCESS);
 }
 
+static void end_controller(struct rt_task *t, struct nvmf_cmd *cmd)
+{
+    struct nvmf_ctrlr *ctrlr = cmd->conn->ctrlr;
+    uint32_t cntlid = le32_get(cmd->sqe.cdw10);
+
+    if (ctrlr->discovery)
+        nvmf_cmd_complete(cmd, NVME_SC_INVALID_OPCODE | NVME_SC_DNR);
+    else if (cntlid > UINT16_MAX || cntlid == ctrlr->cntlid)
+        nvmf_cmd_complete(cmd, NVME_SC_INVALID_FIELD | NVME_SC_DNR);
+    else if (nvmf_ctrlr_end_other(t, ctrlr, (uint16_t)cntlid) < 0)
+        nvmf_cmd_complete(cmd, NVME_SC_INTERNAL);
+    else
+        nvmf_cmd_complete(cmd, NVME_SC_SUCCESS);
+}
+
 /* --- all -------------------------------------------------------------------------------------- */
 
 /* Data that an admin command brings: 0 when it has none. */
@@ -190,6 +207,9 @@ static void run(struct rt_task *t, struct nvmf_cmd *cmd, struct bytes data)
         break;
     case NVME_OPC_KEEP_ALIVE:
         nvmf_cmd_complete(cmd, NVME_SC_SUCCESS);
+        break;
+    case NVME_OPC_VENDOR_END_CTRLR:
+        end_controller(t, cmd);
         break;
     default:
         nvmf_cmd_complete(cmd, NVME_SC_INVALID_OPCODE | NVME_SC_DNR);

@@ -389,6 +389,81 @@ void nvmf_ctrlr_leave(struct rt_task *t, struct nvmf_conn *c)
     c->ctrlr = NULL;
 }
 
+/* --- ending another one of the same host ----------------------------------------------------------- */
+
+#define END_OTHER_NS (20 * NS_PER_S)
+
+struct end_other {
+    const struct nvmf_reg *by;
+    uint16_t cntlid;
+    struct nvmf_reg *found; /* held */
+};
+
+/* Reactor 0: 1 there is one, held in o->found unless it is on its way already; 0 none (any more). */
+static int other_find_task(struct rt_task *t, void *arg)
+{
+    struct end_other *o = arg;
+    struct nvmf_reg *reg;
+
+    list_for_each (reg, &o->by->subsys->regs, struct nvmf_reg, link) {
+        if (reg->cntlid != o->cntlid || strcmp(reg->hostnqn, o->by->hostnqn) != 0 ||
+            memcmp(reg->hostid, o->by->hostid, sizeof(reg->hostid)) != 0)
+            continue;
+        if (!reg->gone) {
+            reg->refs++;
+            o->found = reg;
+        }
+        return 1;
+    }
+    return 0;
+}
+
+/* Its owner. Not dying: its admin connection is there. */
+static int other_kill_task(struct rt_task *t, void *arg)
+{
+    struct nvmf_ctrlr *ctrlr = ((struct end_other *)arg)->found->ctrlr;
+
+    if (!ctrlr->dying)
+        nvmf_conn_kill(ctrlr->admin);
+    return 0;
+}
+
+static int other_unhold_task(struct rt_task *t, void *arg)
+{
+    struct end_other *o = arg;
+
+    if (--o->found->refs == 0)
+        rt_cond_wake_all(&o->found->unref);
+    o->found = NULL;
+    return 0;
+}
+
+int nvmf_ctrlr_end_other(struct rt_task *t, struct nvmf_ctrlr *ctrlr, uint16_t cntlid)
+{
+    struct end_other o = {.by = ctrlr->reg, .cntlid = cntlid};
+    uint64_t until_ns = rt_now() + END_OTHER_NS, wait_ns = 100 * NS_PER_US;
+
+    for (;;) {
+        int rc = rt_on(t, rt_reactor(0), other_find_task, &o);
+
+        if (rc == 0)
+            return 0;
+        if (o.found != NULL) {
+            rt_task_shield(t, true);
+            rt_on(t, o.found->owner, other_kill_task, &o);
+            rt_on(t, rt_reactor(0), other_unhold_task, &o);
+            rt_task_shield(t, false);
+        }
+        if (rt_now() > until_ns)
+            return -ETIMEDOUT;
+        /* This wait can be cancelled: two that end each other do not wait for ever. */
+        rc = rt_sleep(t, wait_ns);
+        if (rc < 0)
+            return rc;
+        wait_ns = MIN(wait_ns * 2, 20 * NS_PER_MS);
+    }
+}
+
 /* --- asynchronous events ---------------------------------------------------------------------- */
 
 static void send_event(struct nvmf_ctrlr *ctrlr, uint32_t dw0)

@@ -2,6 +2,7 @@
 /* Identify: what initiators want to see, see README.md for who insists on what. */
 #include "front/nvmf/internal.h"
 #include "proto/nvme_kv_vendor.h"
+#include "proto/nvme_vendor.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -78,6 +79,8 @@ static void ctrl_common(const struct nvmf_cmd *cmd, struct nvme_id_ctrl *id)
 
 static void ctrl(const struct nvmf_cmd *cmd, struct nvme_id_ctrl *id)
 {
+    struct nvme_vendor_ctrl *vendor = (struct nvme_vendor_ctrl *)id->vendor;
+
     ctrl_common(cmd, id);
     if (cmd->conn->ctrlr->discovery) {
         id->cntrltype = NVME_CNTRLTYPE_DISCOVERY;
@@ -96,6 +99,8 @@ static void ctrl(const struct nvmf_cmd *cmd, struct nvme_id_ctrl *id)
     id->fuses = le16_make(NVME_FUSES_COMPARE_WRITE);
     id->vwc = NVME_VWC_FLUSH_ONE | (any_volatile(cmd) ? NVME_VWC_PRESENT : 0);
     id->psd[0].mp = le16_make(2500);
+    memcpy(vendor->magic, NVME_VENDOR_CTRL_MAGIC, sizeof(vendor->magic));
+    vendor->version = le32_make(NVME_VENDOR_CTRL_VERSION);
 }
 
 static uint16_t csi_ctrl(const struct nvmf_cmd *cmd, uint8_t csi, uint8_t *page)

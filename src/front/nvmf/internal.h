@@ -224,6 +224,11 @@ void nvmf_connect_io(struct rt_task *t, struct nvmf_conn *c, const struct nvme_c
                      const struct nvme_connect_data *data, struct nvmf_connect_result *out);
 /** The connection ends: takes its queue from the controller, and ends that with its admin queue. */
 void nvmf_ctrlr_leave(struct rt_task *t, struct nvmf_conn *c);
+/**
+ * Ends controller `cntlid` of the same host and subsystem and waits until nothing of it is left.
+ * 0, also when there is none; -ETIMEDOUT; -ECANCELED.
+ */
+int nvmf_ctrlr_end_other(struct rt_task *t, struct nvmf_ctrlr *ctrlr, uint16_t cntlid);
 /** Disconnects all I/O queues and waits until they are gone. */
 void nvmf_ctrlr_drop_queues(struct rt_task *t, struct nvmf_ctrlr *ctrlr);
 uint64_t nvmf_ctrlr_cap(const struct nvmf_ctrlr *ctrlr);

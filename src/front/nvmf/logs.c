@@ -2,6 +2,8 @@
 /* Log pages. */
 #include "front/nvmf/internal.h"
 
+#include "proto/nvme_vendor.h"
+
 #include <string.h>
 
 #define INVALID (NVME_SC_INVALID_FIELD | NVME_SC_DNR)
@@ -129,7 +131,7 @@ static uint16_t effects(uint8_t csi, struct nvme_log_effects *log)
     static const uint8_t admin[] = {NVME_OPC_GET_LOG_PAGE, NVME_OPC_IDENTIFY,
                                     NVME_OPC_ABORT,        NVME_OPC_SET_FEATURES,
                                     NVME_OPC_GET_FEATURES, NVME_OPC_ASYNC_EVENT_REQUEST,
-                                    NVME_OPC_KEEP_ALIVE};
+                                    NVME_OPC_KEEP_ALIVE,   NVME_OPC_VENDOR_END_CTRLR};
 
     if (csi != NVME_CSI_NVM && csi != NVME_CSI_KV)
         return INVALID;

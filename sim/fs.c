@@ -44,6 +44,7 @@ struct inode {
     unsigned nlink; /* entries that name it now */
     unsigned opens;
     unsigned locks_shared;
+    unsigned failed_syncs; /* of which the program has not heard yet */
     bool locked;
     uint64_t mtime_ns;
     unsigned mode;
@@ -485,10 +486,10 @@ static bool aligned(const struct file *f, const struct rt_io *io)
     return true;
 }
 
-/* A transfer of `len` bytes may move less: at least one byte, with O_DIRECT whole sectors. */
-static size_t may_be_short(const struct file *f, size_t len)
+/* A transfer may move less than all: reads past O_DIRECT any number of bytes, else whole sectors. */
+static size_t may_be_short(const struct file *f, size_t len, bool read)
 {
-    size_t unit = (f->flags & O_DIRECT) != 0 ? SIM_SECTOR_BYTES : 1;
+    size_t unit = (f->flags & O_DIRECT) != 0 || !read ? SIM_SECTOR_BYTES : 1;
 
     if (len <= unit || !fault(sim.weather.disk_short_ppm))
         return len;
@@ -510,7 +511,7 @@ static int fs_read(const struct file *f, const struct rt_io *io)
         return -EIO;
     if (io->off >= c->size)
         return 0;
-    len = may_be_short(f, (size_t)MIN((uint64_t)len, c->size - io->off));
+    len = may_be_short(f, (size_t)MIN((uint64_t)len, c->size - io->off), true);
     iov_copy_in(io->iov, io->iovcnt, 0, c->data + io->off, len);
     return (int)len;
 }
@@ -531,7 +532,7 @@ static int fs_write(struct sim_machine *m, const struct file *f, const struct rt
         return -EIO;
     if (io->off + len > n->now.size && is_full(m->fs, io->off + len - n->now.size))
         return -ENOSPC;
-    len = may_be_short(f, len);
+    len = may_be_short(f, len, false);
     copy = malloc(MAX(len, 1u));
     must(copy != NULL);
     iov_copy_out(io->iov, io->iovcnt, 0, copy, len);
@@ -540,13 +541,17 @@ static int fs_write(struct sim_machine *m, const struct file *f, const struct rt
     return (int)len;
 }
 
-/* A failed sync forgets: what it did not write counts as written. */
+/*
+ * A failed sync forgets: what it did not write counts as written. While the program has not heard
+ * of it, other syncs of the file fail as well: no program could tell which came first.
+ */
 static int fs_sync(struct sim_machine *m, const struct file *f)
 {
     struct inode *n = f->inode;
     struct dirty *d;
 
-    if (fault(sim.weather.disk_fsync_eio_ppm)) {
+    if (n->failed_syncs > 0 || fault(sim.weather.disk_fsync_eio_ppm)) {
+        n->failed_syncs++;
         list_for_each (d, &n->dirty, struct dirty, link) {
             if (!d->resize && sim_chance(&sim.disk, 500000))
                 dirty_free(n, d);
@@ -558,6 +563,15 @@ static int fs_sync(struct sim_machine *m, const struct file *f)
     else
         sync_data(n);
     return 0;
+}
+
+void sim_fs_sync_told(struct sim_machine *m, const struct rt_io *io)
+{
+    struct file *f = sim_fd_get(m, io->fd, SIM_FD_FILE);
+
+    must(f != NULL);
+    must(f->inode->failed_syncs > 0);
+    f->inode->failed_syncs--;
 }
 
 static int fs_fallocate(struct sim_machine *m, const struct file *f, const struct rt_io *io)
@@ -865,9 +879,8 @@ void sim_fs_killed(struct sim_fs *fs)
     struct inode *n;
 
     list_for_each (n, &fs->inodes, struct inode, link) {
-        n->opens = 0;
+        n->opens = n->locks_shared = n->failed_syncs = 0;
         n->locked = false;
-        n->locks_shared = 0;
     }
 }
 
@@ -975,7 +988,7 @@ void sim_fs_power_cut(struct sim_fs *fs)
     dirs_cut(fs);
     list_for_each (n, &fs->inodes, struct inode, link) {
         data_cut(n);
-        n->opens = n->nlink = n->locks_shared = 0;
+        n->opens = n->nlink = n->locks_shared = n->failed_syncs = 0;
         n->locked = false;
         n->reached = false;
         entries_free(&n->entries);

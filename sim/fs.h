@@ -21,6 +21,8 @@ void sim_fs_free(struct sim_fs *fs);
 
 /** Carries an operation of a program on `m` out, now; its rc. */
 int sim_fs_do(struct sim_machine *m, struct rt_io *io);
+/** The program hears now of a sync that has failed. */
+void sim_fs_sync_told(struct sim_machine *m, const struct rt_io *io);
 /** What the operation is, for the trace; valid until the next call. */
 const char *sim_fs_text(const struct rt_io *io);
 

@@ -55,6 +55,8 @@ static void io_told(struct sim_due *due)
         oreq->fn_rc = oreq->fn(oreq->arg);
         rt_req_complete(&oreq->req, oreq->fn_rc);
     } else {
+        if (rc == -EIO && (io->op == RT_IO_FSYNC || io->op == RT_IO_FDATASYNC))
+            sim_fs_sync_told(sim.here, io);
         rt_req_complete(&io->req, rc);
     }
 }

@@ -375,6 +375,9 @@ int sim_start(struct sim_machine *m, unsigned reactor, const char *name, rt_task
 static void free_rt(struct sim_machine *m, bool abandon)
 {
     enter(m, 0);
+    rt_manual_enter(m->rt, 0);
+    if (abandon && sim.abandon != NULL)
+        sim.abandon();
     rt_manual_free(m->rt, abandon);
     m->rt = NULL;
     leave();

@@ -136,6 +136,7 @@ struct sim_world {
     struct list conns;
     uint64_t conn_count;
     uint16_t next_port;
+    void (*abandon)(void); /* a machine has crashed: forget what its runtime had; may be NULL */
     bool verbose;
     uint64_t trace_hash;
     uint64_t trace_lines;

@@ -43,8 +43,8 @@ int net_addr_split(const char *text, uint16_t default_port, char *out_host, size
         if (host_end == NULL)
             host_end = text + strlen(text);
         else if (strchr(host_end + 1, ':') != NULL)
-            return err_set(why, -EINVAL, "address '%.200s': write an IPv6 address as [address]:port",
-                           text);
+            return err_set(why, -EINVAL,
+                           "address '%.200s': write an IPv6 address as [address]:port", text);
         port = host_end;
     }
     len = (size_t)(host_end - host);

@@ -12,7 +12,7 @@ struct net_addr {
     socklen_t len;
 };
 
-/** Splits "host:port" or "[v6]:port"; the port may be absent when default_port is not 0. 0, -EINVAL. */
+/** Splits "host:port" or "[v6]:port"; without a port it is default_port, if not 0. 0, -EINVAL. */
 int net_addr_split(const char *text, uint16_t default_port, char *out_host, size_t host_max,
                    uint16_t *out_port, struct err *why);
 /** Numeric addresses only; never waits. 0 or -EINVAL. */

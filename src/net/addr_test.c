@@ -27,9 +27,8 @@ static void splits_host_and_port(void **state)
 
 static void refuses_what_is_no_address(void **state)
 {
-    static const char *const bad[] = {"",      ":1",     "h",     "h:",      "h:x",      "h:65536",
-                                      "h:-1",  "::1:1",  "[::1",  "[]:1",    "[::1]x",   "h: 1",
-                                      "[::1]1", "h:1 "};
+    static const char *const bad[] = {"",      ":1",   "h",    "h:",     "h:x",  "h:65536", "h:-1",
+                                      "::1:1", "[::1", "[]:1", "[::1]x", "h: 1", "[::1]1",  "h:1 "};
     char host[64];
     uint16_t port;
 

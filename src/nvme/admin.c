@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-/* --- one command, from any reactor -------------------------------------------------------------- */
+/* --- one command, from any reactor ------------------------------------------------------------ */
 
 struct admin_call {
     struct nvme_ctrl *ctrl;
@@ -24,8 +24,7 @@ static int admin_fn(struct rt_task *t, void *arg)
 
 static bool only_reads(uint8_t opc)
 {
-    return opc == NVME_OPC_IDENTIFY || opc == NVME_OPC_GET_LOG_PAGE ||
-           opc == NVME_OPC_GET_FEATURES;
+    return opc == NVME_OPC_IDENTIFY || opc == NVME_OPC_GET_LOG_PAGE || opc == NVME_OPC_GET_FEATURES;
 }
 
 int nvme_admin(struct rt_task *t, struct nvme_ctrl *ctrl, const struct nvme_sqe *sqe,
@@ -58,8 +57,8 @@ int nvme_identify(struct rt_task *t, struct nvme_ctrl *ctrl, uint8_t cns, uint32
     return nvme_admin(t, ctrl, &sqe, NVME_DIR_C2H, out_page, NVME_IDENTIFY_BYTES, NULL);
 }
 
-int nvme_get_log(struct rt_task *t, struct nvme_ctrl *ctrl, uint8_t lid, uint32_t nsid,
-                 uint8_t csi, uint64_t offset, void *out, uint32_t len)
+int nvme_get_log(struct rt_task *t, struct nvme_ctrl *ctrl, uint8_t lid, uint32_t nsid, uint8_t csi,
+                 uint64_t offset, void *out, uint32_t len)
 {
     uint32_t step = MIN(nvme_ctrl_transfer_max(ctrl), (uint32_t)(64 * KIB));
 
@@ -78,7 +77,7 @@ int nvme_get_log(struct rt_task *t, struct nvme_ctrl *ctrl, uint8_t lid, uint32_
     return 0;
 }
 
-/* --- namespaces --------------------------------------------------------------------------------- */
+/* --- namespaces ------------------------------------------------------------------------------- */
 
 int nvme_ns_ids(struct rt_task *t, struct nvme_ctrl *ctrl, uint32_t after, uint32_t *out_nsids,
                 unsigned max)
@@ -168,7 +167,7 @@ static void make_uuid(struct nvme_ns *ns)
         memcpy(ns->uuid + 8, ns->ids.eui64, sizeof(ns->ids.eui64));
 }
 
-/* A target answers -ENODEV (Invalid Namespace) for one it does not have, and so does what is gone. */
+/* A target answers -ENODEV (Invalid Namespace) for one it does not have; so does what is gone. */
 static int no_such(const struct nvme_ctrl *ctrl, int rc, uint32_t nsid, struct err *why)
 {
     if ((rc == -ENODEV && ctrl->dead) || rc == -ECONNRESET || rc == -ECANCELED || rc == -ETIMEDOUT)
@@ -229,11 +228,11 @@ static const char *kind_text(uint8_t csi)
 static int wrong_kind(const struct nvme_ns *ns, struct err *why)
 {
     if (ns->csi == NVME_CSI_NVM)
-        return err_set(why, -EINVAL,
-                       "namespace %u is a block namespace: use it as a block device", ns->nsid);
+        return err_set(why, -EINVAL, "namespace %u is a block namespace: use it as a block device",
+                       ns->nsid);
     if (ns->csi == NVME_CSI_KV)
-        return err_set(why, -EINVAL,
-                       "namespace %u is a key-value namespace: use it as a KV device", ns->nsid);
+        return err_set(why, -EINVAL, "namespace %u is a key-value namespace: use it as a KV device",
+                       ns->nsid);
     return err_set(why, -ENOTSUP, "namespace %u has command set %u, which is not supported",
                    ns->nsid, ns->csi);
 }

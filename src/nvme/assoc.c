@@ -14,7 +14,7 @@ static bool is_discovery(const struct nvme_ctrl *ctrl)
     return strcmp(ctrl->opts.subnqn, NVME_DISCOVERY_NQN) == 0;
 }
 
-/* --- properties --------------------------------------------------------------------------------- */
+/* --- properties ------------------------------------------------------------------------------- */
 
 static int property(struct rt_task *t, struct nvme_ctrl *ctrl, struct nvme_property_cmd *cmd,
                     uint64_t *out)
@@ -107,7 +107,7 @@ static int enable(struct rt_task *t, struct nvme_ctrl *ctrl, struct err *why)
     return 0;
 }
 
-/* --- identify and features ---------------------------------------------------------------------- */
+/* --- identify and features -------------------------------------------------------------------- */
 
 static int identify(struct rt_task *t, struct nvme_ctrl *ctrl, struct err *why)
 {
@@ -188,7 +188,7 @@ static int set_up(struct rt_task *t, struct nvme_ctrl *ctrl, struct err *why)
     return rc;
 }
 
-/* --- what is left of earlier associations ------------------------------------------------------- */
+/* --- what is left of earlier associations ----------------------------------------------------- */
 
 /*
  * Before anything is repeated: nothing that was sent to earlier controllers may take effect any
@@ -220,7 +220,7 @@ static void note_stale(struct nvme_ctrl *ctrl)
     ctrl->stale[ctrl->nstale++] = ctrl->cntlid;
 }
 
-/* --- all queues --------------------------------------------------------------------------------- */
+/* --- all queues ------------------------------------------------------------------------------- */
 
 int nvme_queue_start_fn(struct rt_task *t, void *queue)
 {

@@ -64,7 +64,8 @@ static void ic_done(struct net_tx_item *item, int rc)
 static int shake(struct rt_task *t, struct nvme_queue *q)
 {
     const struct nvme_ctrl_opts *opts = &q->ctrl->opts;
-    uint8_t dgst = (opts->hdgst ? NVME_TCP_DGST_HEADER : 0) | (opts->ddgst ? NVME_TCP_DGST_DATA : 0);
+    uint8_t dgst =
+        (opts->hdgst ? NVME_TCP_DGST_HEADER : 0) | (opts->ddgst ? NVME_TCP_DGST_DATA : 0);
     int rc = rt_sock_connect(t, &q->sock, (const struct sockaddr *)&q->addr.ss, q->addr.len);
 
     if (rc < 0)
@@ -104,7 +105,7 @@ static bool quiet(const struct nvme_queue *q)
            q->tx.out_wait.state == RT_REQ_IDLE;
 }
 
-/* Gives an H2CTermReq some time to arrive: closing at once, with data not read, would destroy it. */
+/* Gives an H2CTermReq time to arrive: closing at once, with data not read, would destroy it. */
 static void let_term_through(struct rt_task *t, struct nvme_queue *q)
 {
     uint64_t until_ns = rt_now() + NVME_TERM_NS;
@@ -167,7 +168,7 @@ static void queue_task_done(struct rt_req *req)
     nvme_ctrl_fault(q);
 }
 
-/* --- the Connect command ------------------------------------------------------------------------ */
+/* --- the Connect command ---------------------------------------------------------------------- */
 
 static int connect_failed(struct nvme_queue *q, const struct nvme_req *req, int rc)
 {
@@ -190,9 +191,9 @@ static int connect_failed(struct nvme_queue *q, const struct nvme_req *req, int 
             req->dw0 == (NVME_CONNECT_IATTR_DATA | offsetof(struct nvme_connect_data, cntlid)))
             return err_set(&q->end_why, -ECONNRESET, "the target has ended controller %u",
                            q->ctrl->cntlid);
-        return err_set(&q->end_why, -EPROTO, "the target refuses Connect: parameter at byte %u of the %s",
-                       req->dw0 & 0xffff,
-                       req->dw0 & NVME_CONNECT_IATTR_DATA ? "data" : "command");
+        return err_set(&q->end_why, -EPROTO,
+                       "the target refuses Connect: parameter at byte %u of the %s",
+                       req->dw0 & 0xffff, req->dw0 & NVME_CONNECT_IATTR_DATA ? "data" : "command");
     default:
         break;
     }
@@ -200,7 +201,8 @@ static int connect_failed(struct nvme_queue *q, const struct nvme_req *req, int 
                    nvme_fabrics_status_text(req->status));
 }
 
-static int send_connect(struct rt_task *t, struct nvme_queue *q, uint8_t cattr, struct nvme_req *req)
+static int send_connect(struct rt_task *t, struct nvme_queue *q, uint8_t cattr,
+                        struct nvme_req *req)
 {
     const struct nvme_ctrl *ctrl = q->ctrl;
     struct nvme_connect_data data = {
@@ -254,7 +256,7 @@ static int connect_command(struct rt_task *t, struct nvme_queue *q)
     return 0;
 }
 
-/* --- for the controller ------------------------------------------------------------------------- */
+/* --- for the controller ----------------------------------------------------------------------- */
 
 int nvme_queue_start(struct rt_task *t, struct nvme_queue *q)
 {
@@ -285,7 +287,8 @@ int nvme_queue_start(struct rt_task *t, struct nvme_queue *q)
         return rc;
     }
     if (q->qid != 0)
-        q->capsule_data_max = le32_get(q->ctrl->id->ioccsz) * 16 - (uint32_t)sizeof(struct nvme_sqe);
+        q->capsule_data_max =
+            le32_get(q->ctrl->id->ioccsz) * 16 - (uint32_t)sizeof(struct nvme_sqe);
     q->stats.connects++;
     q->state = NVME_QUEUE_LIVE;
     nvme_queue_kick(q);

@@ -29,7 +29,7 @@ static void unlock(struct nvme_ctrl *ctrl)
     rt_cond_wake_all(&ctrl->changed);
 }
 
-/* --- faults ------------------------------------------------------------------------------------- */
+/* --- faults ----------------------------------------------------------------------------------- */
 
 static void fault_here(struct nvme_queue *q)
 {
@@ -55,7 +55,7 @@ void nvme_ctrl_fault(struct nvme_queue *q)
     rt_send(q->ctrl->home, &q->fault_msg);
 }
 
-/* --- keep alive and events ---------------------------------------------------------------------- */
+/* --- keep alive and events -------------------------------------------------------------------- */
 
 static void keep_alive_done(struct rt_req *rreq)
 {
@@ -102,8 +102,8 @@ void nvme_ctrl_listen(struct nvme_ctrl *ctrl)
 
         if (req->req.state != RT_REQ_IDLE)
             continue;
-        *req = (struct nvme_req){.sqe.opc = NVME_OPC_ASYNC_EVENT_REQUEST,
-                                 .flags = NVME_REQ_CONNECT};
+        *req =
+            (struct nvme_req){.sqe.opc = NVME_OPC_ASYNC_EVENT_REQUEST, .flags = NVME_REQ_CONNECT};
         rt_req_init(&req->req, aer_done);
         ctrl->aers_busy++;
         nvme_submit(ctrl->admin, req);
@@ -128,7 +128,7 @@ static void namespaces_changed(struct rt_task *t, struct nvme_ctrl *ctrl)
     ctrl->fault = true;
 }
 
-/* --- the keeper --------------------------------------------------------------------------------- */
+/* --- the keeper ------------------------------------------------------------------------------- */
 
 /* Until the association has a fault or is to end. */
 static void serve(struct rt_task *t, struct nvme_ctrl *ctrl)
@@ -214,7 +214,7 @@ static void give_up(struct rt_task *t, struct nvme_ctrl *ctrl)
     lock(t, ctrl);
     ctrl->dead = true;
     queue_dead_fn(t, ctrl->admin);
-    list_for_each(q, &ctrl->queues, struct nvme_queue, link)
+    list_for_each (q, &ctrl->queues, struct nvme_queue, link)
         rt_on(t, q->reactor, queue_dead_fn, q);
     unlock(ctrl);
     rt_task_shield(t, false);
@@ -255,7 +255,7 @@ static void keeper_done(struct rt_req *req)
     rt_cond_wake_all(&ctrl->changed);
 }
 
-/* --- opening and closing ------------------------------------------------------------------------ */
+/* --- opening and closing ---------------------------------------------------------------------- */
 
 static int fill_options(struct rt_task *t, struct nvme_ctrl_opts *o, struct err *why)
 {
@@ -397,7 +397,7 @@ unsigned nvme_ctrl_epoch(const struct nvme_ctrl *ctrl)
     return ctrl->epoch;
 }
 
-/* --- I/O queues --------------------------------------------------------------------------------- */
+/* --- I/O queues ------------------------------------------------------------------------------- */
 
 /* The lowest free QID; for streams the next one, because the controller may not have noticed yet
  * that the last stream's connection is gone. */

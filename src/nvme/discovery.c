@@ -36,9 +36,9 @@ static int read_entries(struct rt_task *t, struct nvme_ctrl *ctrl, unsigned coun
     if (raw == NULL || log == NULL)
         return -ENOMEM;
     for (unsigned i = 0; i < count; i++) {
-        int rc = nvme_get_log(t, ctrl, NVME_LID_DISCOVERY, 0, 0,
-                              sizeof(struct nvme_discovery_head) + i * sizeof(*raw), raw,
-                              sizeof(*raw));
+        int rc =
+            nvme_get_log(t, ctrl, NVME_LID_DISCOVERY, 0, 0,
+                         sizeof(struct nvme_discovery_head) + i * sizeof(*raw), raw, sizeof(*raw));
 
         if (rc < 0)
             return rc;

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- sending ------------------------------------------------------------------------------------ */
+/* --- sending ---------------------------------------------------------------------------------- */
 
 int fake_send(struct rt_task *t, struct fake_conn *c, const void *data, size_t len)
 {
@@ -33,8 +33,8 @@ int fake_send(struct rt_task *t, struct fake_conn *c, const void *data, size_t l
     return 0;
 }
 
-int fake_respond(struct rt_task *t, struct fake_conn *c, uint16_t cid, uint16_t status, uint32_t dw0,
-                 uint32_t dw1)
+int fake_respond(struct rt_task *t, struct fake_conn *c, uint16_t cid, uint16_t status,
+                 uint32_t dw0, uint32_t dw1)
 {
     struct nvme_cqe cqe = {.dw0 = le32_make(dw0), .dw1 = le32_make(dw1), .cid = le16_make(cid)};
     uint8_t pdu[NVME_TCP_PUT_MAX];
@@ -43,8 +43,8 @@ int fake_respond(struct rt_task *t, struct fake_conn *c, uint16_t cid, uint16_t 
     return fake_send(t, c, pdu, nvme_tcp_put_resp(pdu, &c->out, &cqe));
 }
 
-int fake_data(struct rt_task *t, struct fake_conn *c, uint16_t cid, uint32_t datao, const void *data,
-              uint32_t len, uint8_t flags, bool bad_digest)
+int fake_data(struct rt_task *t, struct fake_conn *c, uint16_t cid, uint32_t datao,
+              const void *data, uint32_t len, uint8_t flags, bool bad_digest)
 {
     uint8_t pdu[NVME_TCP_PUT_MAX], digest[4];
     int rc = fake_send(t, c, pdu, nvme_tcp_put_c2h_data(pdu, &c->out, cid, datao, len, flags));
@@ -62,10 +62,11 @@ int fake_r2t(struct rt_task *t, struct fake_conn *c, uint16_t cid, uint32_t off,
 {
     uint8_t pdu[NVME_TCP_PUT_MAX];
 
-    return fake_send(t, c, pdu, nvme_tcp_put_r2t(pdu, &c->out, cid, (uint16_t)(off >> 2), off, len));
+    return fake_send(t, c, pdu,
+                     nvme_tcp_put_r2t(pdu, &c->out, cid, (uint16_t)(off >> 2), off, len));
 }
 
-/* --- moving a command's data -------------------------------------------------------------------- */
+/* --- moving a command's data ------------------------------------------------------------------ */
 
 static int to_host(struct rt_task *t, struct fake_conn *c, const struct nvme_sqe *sqe,
                    const uint8_t *data, uint32_t len, uint32_t dw0, bool success)
@@ -85,7 +86,8 @@ static int to_host(struct rt_task *t, struct fake_conn *c, const struct nvme_sqe
     return success && len > 0 ? 0 : fake_respond(t, c, cid, 0, dw0, 0);
 }
 
-static int take(struct rt_task *t, struct fake_conn *c, const struct nvme_tcp_layout *l, uint8_t *out)
+static int take(struct rt_task *t, struct fake_conn *c, const struct nvme_tcp_layout *l,
+                uint8_t *out)
 {
     struct iovec iov = {.iov_base = out, .iov_len = l->data_len};
     const uint8_t *digest;
@@ -163,7 +165,7 @@ static int from_host(struct rt_task *t, struct fake_conn *c, const struct nvme_t
     return 0;
 }
 
-/* --- commands ----------------------------------------------------------------------------------- */
+/* --- commands --------------------------------------------------------------------------------- */
 
 static int fabrics(struct rt_task *t, struct fake_conn *c, const struct nvme_tcp_layout *l,
                    const struct nvme_sqe *sqe)
@@ -325,7 +327,8 @@ static int store(struct rt_task *t, struct fake_conn *c, const struct nvme_tcp_l
 
 static int by_key(const void *a, const void *b)
 {
-    const struct fake_value *x = *(struct fake_value *const *)a, *y = *(struct fake_value *const *)b;
+    const struct fake_value *x = *(struct fake_value *const *)a,
+                            *y = *(struct fake_value *const *)b;
 
     return bytes_cmp(bytes_make(x->key, x->key_len), bytes_make(y->key, y->key_len));
 }
@@ -388,7 +391,7 @@ static int kv(struct rt_task *t, struct fake_conn *c, const struct nvme_tcp_layo
     }
 }
 
-/* --- connections -------------------------------------------------------------------------------- */
+/* --- connections ------------------------------------------------------------------------------ */
 
 static int ask_script(struct rt_task *t, struct fake_conn *c, const struct nvme_sqe *sqe)
 {
@@ -523,7 +526,7 @@ void fake_cut(struct fake *f)
 {
     struct fake_conn *c;
 
-    list_for_each(c, &f->conns, struct fake_conn, link)
+    list_for_each (c, &f->conns, struct fake_conn, link)
         rt_task_cancel(c->task);
 }
 
@@ -545,8 +548,7 @@ void fake_notify(struct rt_task *t, struct fake *f)
 {
     struct fake_conn *c;
 
-    list_for_each(c, &f->conns, struct fake_conn, link)
-    {
+    list_for_each (c, &f->conns, struct fake_conn, link) {
         if (!c->has_aer)
             continue;
         c->has_aer = false;

@@ -80,10 +80,10 @@ void fake_notify(struct rt_task *t, struct fake *f);
 
 /* For scripts. */
 int fake_send(struct rt_task *t, struct fake_conn *c, const void *data, size_t len);
-int fake_respond(struct rt_task *t, struct fake_conn *c, uint16_t cid, uint16_t status, uint32_t dw0,
-                 uint32_t dw1);
-int fake_data(struct rt_task *t, struct fake_conn *c, uint16_t cid, uint32_t datao, const void *data,
-              uint32_t len, uint8_t flags, bool bad_digest);
+int fake_respond(struct rt_task *t, struct fake_conn *c, uint16_t cid, uint16_t status,
+                 uint32_t dw0, uint32_t dw1);
+int fake_data(struct rt_task *t, struct fake_conn *c, uint16_t cid, uint32_t datao,
+              const void *data, uint32_t len, uint8_t flags, bool bad_digest);
 int fake_r2t(struct rt_task *t, struct fake_conn *c, uint16_t cid, uint32_t off, uint32_t len);
 
 #endif

@@ -29,7 +29,7 @@ struct nvme_queue;
 #define NVME_REQ_REPEAT 1u   /* may be sent again after a lost connection or a passing error */
 #define NVME_REQ_CONNECT 2u  /* the layer's own: allowed before the queue is in use */
 #define NVME_REQ_BOUND 4u    /* means something on connection number `connection` only (it names a
-                                handle of the target's): -ECONNRESET when that is not the present one */
+                                handle of the target's); -ECONNRESET when that is another one now */
 
 /**
  * One command. The caller sets sqe (opcode, NSID, dwords; the layer sets CID, data pointer and
@@ -95,11 +95,11 @@ struct nvme_ctrl_opts {
     char hostnqn[NVME_NQN_FIELD];   /* "": this machine's, see nvme_host_identity() */
     uint8_t hostid[16];             /* zeroes: belongs to hostnqn */
     bool hdgst, ddgst;              /* ask for header and data digests */
-    uint16_t queues;                /* I/O queues to ask for; 0: one per reactor and some for streams */
+    uint16_t queues;                /* I/O queues to ask for; 0: one per reactor and some more */
     uint16_t depth;                 /* commands in flight per I/O queue; 0: NVME_DEPTH_DEFAULT */
-    uint32_t kato_ms;               /* keep alive timeout; 0: 10 s (discovery: none), NVME_KATO_NONE */
+    uint32_t kato_ms;               /* keep alive; 0: 10 s (discovery: none); NVME_KATO_NONE */
     uint64_t ctrl_loss_ns;          /* how long to try to reconnect; 0: not at all */
-    uint64_t timeout_ns;            /* a command without answer so long ends the connection; 0: 30 s */
+    uint64_t timeout_ns;            /* for the answer to a command; 0: 30 s. Then we reconnect */
     /*
      * Called after every connect (the first one included) before commands are sent, and when the
      * target reports that namespaces have changed. Runs in the controller's task and may use

@@ -107,7 +107,7 @@ static void run(rt_task_fn fn, struct test *x, enum rt_backend backend)
 #define RUN_CONNECTED(fn, ...)                                                                     \
     run(connected_task, &(struct test){.body = fn, ##__VA_ARGS__}, RT_BACKEND_AUTO)
 
-/* --- what commands look like -------------------------------------------------------------------- */
+/* --- what commands look like ------------------------------------------------------------------ */
 
 static struct nvme_sqe rw(uint8_t opc, uint64_t lba, uint32_t nblocks)
 {
@@ -121,7 +121,10 @@ static int do_rw(struct rt_task *t, struct test *x, uint8_t opc, uint64_t lba, v
                  uint32_t nblocks, uint8_t flags)
 {
     struct iovec iov = {.iov_base = buf, .iov_len = nblocks * 512};
-    struct nvme_req req = {.sqe = rw(opc, lba, nblocks), .iov = &iov, .iovcnt = 1, .flags = flags,
+    struct nvme_req req = {.sqe = rw(opc, lba, nblocks),
+                           .iov = &iov,
+                           .iovcnt = 1,
+                           .flags = flags,
                            .data_len = nblocks * 512,
                            .dir = opc == NVME_OPC_READ ? NVME_DIR_C2H : NVME_DIR_H2C};
     int rc;
@@ -138,7 +141,7 @@ static void pattern(uint8_t *p, size_t len, unsigned seed)
         p[i] = (uint8_t)(seed + i * 7 + (i >> 8));
 }
 
-/* --- good behaviour ----------------------------------------------------------------------------- */
+/* --- good behaviour --------------------------------------------------------------------------- */
 
 static int writes_and_reads(struct rt_task *t, struct test *x)
 {
@@ -197,16 +200,22 @@ static int gathers(struct rt_task *t, struct test *x)
         iov[n++] = (struct iovec){.iov_base = out + at, .iov_len = len};
         at += len;
     }
-    req = (struct nvme_req){.sqe = rw(NVME_OPC_WRITE, 0, 40), .iov = iov, .iovcnt = n,
-                            .data_len = sizeof(out), .dir = NVME_DIR_H2C};
+    req = (struct nvme_req){.sqe = rw(NVME_OPC_WRITE, 0, 40),
+                            .iov = iov,
+                            .iovcnt = n,
+                            .data_len = sizeof(out),
+                            .dir = NVME_DIR_H2C};
     rt_req_init_task(&req.req, t);
     nvme_submit(x->q, &req);
     CHECK(rt_wait(t, &req.req) == 0);
     CHECK(memcmp(x->fake.blocks, out, sizeof(out)) == 0);
     for (unsigned i = 0; i < n; i++)
         iov[i].iov_base = in + ((uint8_t *)iov[i].iov_base - out);
-    req = (struct nvme_req){.sqe = rw(NVME_OPC_READ, 0, 40), .iov = iov, .iovcnt = n,
-                            .data_len = sizeof(in), .dir = NVME_DIR_C2H};
+    req = (struct nvme_req){.sqe = rw(NVME_OPC_READ, 0, 40),
+                            .iov = iov,
+                            .iovcnt = n,
+                            .data_len = sizeof(in),
+                            .dir = NVME_DIR_C2H};
     rt_req_init_task(&req.req, t);
     nvme_submit(x->q, &req);
     CHECK(rt_wait(t, &req.req) == 0);
@@ -230,8 +239,12 @@ static int floods(struct rt_task *t, struct test *x)
         memset(x->fake.blocks + i * 512, (int)i, 512);
     for (unsigned i = 0; i < 200; i++) {
         iov[i] = (struct iovec){.iov_base = buf[i], .iov_len = 512};
-        req[i] = (struct nvme_req){.sqe = rw(NVME_OPC_READ, i, 1), .iov = &iov[i], .iovcnt = 1,
-                                   .data_len = 512, .dir = NVME_DIR_C2H, .flags = NVME_REQ_REPEAT};
+        req[i] = (struct nvme_req){.sqe = rw(NVME_OPC_READ, i, 1),
+                                   .iov = &iov[i],
+                                   .iovcnt = 1,
+                                   .data_len = 512,
+                                   .dir = NVME_DIR_C2H,
+                                   .flags = NVME_REQ_REPEAT};
         rt_req_init_task(&req[i].req, t);
         nvme_submit(x->q, &req[i]);
     }
@@ -294,7 +307,7 @@ static void grants_are_kept(void **state)
     RUN_CONNECTED(too_many);
 }
 
-/* --- streams ------------------------------------------------------------------------------------ */
+/* --- streams ---------------------------------------------------------------------------------- */
 
 struct fed {
     struct nvme_req req;
@@ -332,8 +345,8 @@ static int streams(struct rt_task *t, struct test *x)
     pattern(out, sizeof(out), 9);
     nvme_kv_key_put(&sqe, bytes_of_str("key"));
     sqe.cdw10 = le32_make(sizeof(out));
-    f.req = (struct nvme_req){.sqe = sqe, .data_len = sizeof(out), .dir = NVME_DIR_H2C,
-                              .fed = stream_fed};
+    f.req = (struct nvme_req){
+        .sqe = sqe, .data_len = sizeof(out), .dir = NVME_DIR_H2C, .fed = stream_fed};
     rt_req_init_task(&f.req.req, t);
     nvme_submit(q, &f.req);
     for (uint32_t at = 0; at < sizeof(out); at += 4000) {
@@ -347,8 +360,8 @@ static int streams(struct rt_task *t, struct test *x)
 
     sqe.opc = NVME_KV_RETRIEVE;
     f.hungry = true;
-    f.req = (struct nvme_req){.sqe = sqe, .data_len = sizeof(in), .dir = NVME_DIR_C2H,
-                              .fed = stream_fed};
+    f.req = (struct nvme_req){
+        .sqe = sqe, .data_len = sizeof(in), .dir = NVME_DIR_C2H, .fed = stream_fed};
     rt_req_init_task(&f.req.req, t);
     nvme_submit(q, &f.req);
     f.hungry = false;
@@ -383,8 +396,8 @@ static int gives_up(struct rt_task *t, struct test *x)
     CHECK(nvme_queue_open(t, x->ctrl, true, &q, NULL) == 0);
     nvme_kv_key_put(&sqe, bytes_of_str("key"));
     sqe.cdw10 = le32_make(sizeof(out));
-    f.req = (struct nvme_req){.sqe = sqe, .data_len = sizeof(out), .dir = NVME_DIR_H2C,
-                              .fed = stream_fed};
+    f.req = (struct nvme_req){
+        .sqe = sqe, .data_len = sizeof(out), .dir = NVME_DIR_H2C, .fed = stream_fed};
     rt_req_init_task(&f.req.req, t);
     nvme_submit(q, &f.req);
     CHECK(feed(t, &f, &iov, out, 4000) == 0);
@@ -404,7 +417,7 @@ static void streams_can_be_given_up(void **state)
     RUN_CONNECTED(gives_up);
 }
 
-/* --- lost connections --------------------------------------------------------------------------- */
+/* --- lost connections ------------------------------------------------------------------------- */
 
 static int cut_script(struct rt_task *t, struct fake_conn *c, const struct nvme_sqe *sqe)
 {
@@ -443,8 +456,11 @@ static int restarted(struct rt_task *t, struct test *x)
     fake_stop(t, &x->fake);
     for (int i = 0; i < 8; i++) {
         iov[i] = (struct iovec){.iov_base = buf[i], .iov_len = 512};
-        req[i] = (struct nvme_req){.sqe = rw(NVME_OPC_READ, (unsigned)i, 1), .iov = &iov[i],
-                                   .iovcnt = 1, .data_len = 512, .dir = NVME_DIR_C2H,
+        req[i] = (struct nvme_req){.sqe = rw(NVME_OPC_READ, (unsigned)i, 1),
+                                   .iov = &iov[i],
+                                   .iovcnt = 1,
+                                   .data_len = 512,
+                                   .dir = NVME_DIR_C2H,
                                    .flags = NVME_REQ_REPEAT};
         rt_req_init_task(&req[i].req, t);
         nvme_submit(x->q, &req[i]);
@@ -536,7 +552,7 @@ static void does_not_wait_for_ever(void **state)
     RUN_CONNECTED(silence, .opts.timeout_ns = 200 * NS_PER_MS);
 }
 
-/* --- hostile targets ---------------------------------------------------------------------------- */
+/* --- hostile targets -------------------------------------------------------------------------- */
 
 static int hostile_case; /* the runtime of a test has one thread */
 
@@ -737,7 +753,7 @@ static void ends_after_a_bad_header_digest(void **state)
     RUN_CONNECTED(bad_header_digest, .opts.hdgst = true);
 }
 
-/* --- connecting --------------------------------------------------------------------------------- */
+/* --- connecting ------------------------------------------------------------------------------- */
 
 static int bad_icresp_script(struct rt_task *t, struct fake_conn *c, const struct nvme_sqe *sqe)
 {
@@ -825,7 +841,8 @@ static int connect_statuses(struct rt_task *t, struct test *x)
         const char *text;
     } cases[] = {
         {NVME_SC_CONNECT_INVALID_HOST | NVME_SC_DNR, 0, -EACCES, "does not allow host"},
-        {NVME_SC_CONNECT_INVALID_PARAM | NVME_SC_DNR, 1 << 16 | 256, -ENOENT, "no subsystem " FAKE_NQN},
+        {NVME_SC_CONNECT_INVALID_PARAM | NVME_SC_DNR, 1 << 16 | 256, -ENOENT,
+         "no subsystem " FAKE_NQN},
         {NVME_SC_CONNECT_INVALID_PARAM | NVME_SC_DNR, 44, -EPROTO, "byte 44 of the command"},
         {0, NVME_CONNECT_ATR | 1, -EACCES, "authentication"},
     };

@@ -20,7 +20,7 @@
 
 #define NVME_RX_BYTES 131072u
 #define NVME_ADMIN_SLOTS 31u
-#define NVME_ADMIN_CAPSULE_BYTES 8192u /* every target takes so much on admin and fabrics commands */
+#define NVME_ADMIN_CAPSULE_BYTES 8192u /* of admin and fabrics commands: every target */
 #define NVME_CONNECT_NS (10 * NS_PER_S)
 #define NVME_TERM_NS (200 * NS_PER_MS)
 #define NVME_SHUTDOWN_NS (2 * NS_PER_S)

@@ -9,8 +9,7 @@
 
 static void tick(struct rt_timer *timer);
 
-int nvme_queue_new(struct nvme_ctrl *ctrl, uint16_t qid, unsigned nslots,
-                   struct nvme_queue **out_q)
+int nvme_queue_new(struct nvme_ctrl *ctrl, uint16_t qid, unsigned nslots, struct nvme_queue **out_q)
 {
     struct nvme_queue *q = calloc(1, sizeof(*q));
 
@@ -70,7 +69,7 @@ struct nvme_slot *nvme_slot_of(struct nvme_queue *q, uint16_t cid)
     return &q->slots[i];
 }
 
-/* --- submitting --------------------------------------------------------------------------------- */
+/* --- submitting ------------------------------------------------------------------------------- */
 
 static void slot_begin(struct nvme_queue *q, struct nvme_req *req)
 {
@@ -163,8 +162,7 @@ void nvme_queue_fail_line(struct nvme_queue *q, int rc)
 {
     struct nvme_req *req;
 
-    list_for_each(req, &q->retry, struct nvme_req, link)
-    {
+    list_for_each (req, &q->retry, struct nvme_req, link) {
         list_del(&req->link);
         list_add_tail(&q->line, &req->link);
     }
@@ -191,7 +189,7 @@ void nvme_req_feed(struct nvme_req *req, const struct iovec *iov, unsigned iovcn
         rt_cond_wake_all(&req->queue->changed);
 }
 
-/* --- completing --------------------------------------------------------------------------------- */
+/* --- completing ------------------------------------------------------------------------------- */
 
 static struct nvme_req *slot_free(struct nvme_slot *s)
 {
@@ -300,8 +298,7 @@ static void fail_bound(struct nvme_queue *q)
 {
     struct nvme_req *req;
 
-    list_for_each(req, &q->line, struct nvme_req, link)
-    {
+    list_for_each (req, &q->line, struct nvme_req, link) {
         if ((req->flags & NVME_REQ_BOUND) == 0)
             continue;
         line_del(q, req);
@@ -325,7 +322,7 @@ void nvme_queue_unsend(struct nvme_queue *q, int rc)
         nvme_queue_fail_line(q, -ECONNRESET);
 }
 
-/* --- deadlines ---------------------------------------------------------------------------------- */
+/* --- deadlines -------------------------------------------------------------------------------- */
 
 /* A stream whose caller has brought no memory or data is not late. */
 static bool waits_for_caller(const struct nvme_req *req)
@@ -373,7 +370,7 @@ static void tick(struct rt_timer *timer)
         rt_timer_start(&q->tick, now_ns + NS_PER_S);
 }
 
-/* --- for callers -------------------------------------------------------------------------------- */
+/* --- for callers ------------------------------------------------------------------------------ */
 
 bool nvme_queue_live(const struct nvme_queue *q)
 {

@@ -103,7 +103,8 @@ static int receive_data(struct rt_task *t, struct nvme_queue *q, struct nvme_slo
     return 0;
 }
 
-static int receive_digest(struct rt_task *t, struct nvme_queue *q, struct nvme_slot *s, uint32_t crc)
+static int receive_digest(struct rt_task *t, struct nvme_queue *q, struct nvme_slot *s,
+                          uint32_t crc)
 {
     const uint8_t *digest;
     int rc = net_rx_need(t, &q->rx, NVME_TCP_DIGEST_BYTES, &digest);
@@ -126,7 +127,8 @@ static int receive_c2h(struct rt_task *t, struct nvme_queue *q, const union nvme
 
     if (s == NULL || s->answered || s->req->dir != NVME_DIR_C2H)
         return fault(q, pdu, l->hlen, bad_field(offsetof(struct nvme_tcp_data, cccid)));
-    if (le32_get(pdu->data.datao) != s->req->moved || l->data_len > s->req->data_len - s->req->moved)
+    if (le32_get(pdu->data.datao) != s->req->moved ||
+        l->data_len > s->req->data_len - s->req->moved)
         return fault(q, pdu, l->hlen, (struct nvme_tcp_fault){.fes = NVME_TCP_FES_OUT_OF_RANGE});
     net_rx_consume(&q->rx, l->data_off);
     rc = receive_data(t, q, s, l->data_len, &crc);
@@ -167,7 +169,8 @@ static int receive_icresp(struct nvme_queue *q, const union nvme_tcp_pdu *pdu,
 {
     const struct nvme_tcp_icresp *resp = &pdu->icresp;
     const struct nvme_ctrl_opts *opts = &q->ctrl->opts;
-    uint8_t want = (opts->hdgst ? NVME_TCP_DGST_HEADER : 0) | (opts->ddgst ? NVME_TCP_DGST_DATA : 0);
+    uint8_t want =
+        (opts->hdgst ? NVME_TCP_DGST_HEADER : 0) | (opts->ddgst ? NVME_TCP_DGST_DATA : 0);
 
     /* Digests that were not asked for, or that are refused, are no choice of the target's. */
     if (resp->dgst != want)

@@ -117,8 +117,8 @@ void nvme_send_data(struct nvme_queue *q, struct nvme_slot *s)
     must(len > 0);
     s->r2t_left -= len;
     s->sending = len;
-    hdr_len = nvme_tcp_put_h2c_data(s->hdr, &q->out, s->cid, s->ttag, req->moved, len,
-                                    s->r2t_left == 0);
+    hdr_len =
+        nvme_tcp_put_h2c_data(s->hdr, &q->out, s->cid, s->ttag, req->moved, len, s->r2t_left == 0);
     queue_pdu(q, s, hdr_len, data, ndata);
 }
 

@@ -10,7 +10,8 @@ static int copy_text(char *out, size_t max, const char *text, size_t len, const 
                      struct err *why)
 {
     if (len == 0 || len >= max)
-        return err_set(why, -EINVAL, "nvme+tcp: the %s is %s", what, len == 0 ? "missing" : "too long");
+        return err_set(why, -EINVAL, "nvme+tcp: the %s is %s", what,
+                       len == 0 ? "missing" : "too long");
     memcpy(out, text, len);
     out[len] = '\0';
     return 0;
@@ -74,13 +75,15 @@ int nvme_uri_opts(const char *path, const struct param_values *params, struct nv
     if (rc == 0)
         rc = copy_text(out->subnqn, sizeof(out->subnqn), nqn, strlen(nqn), "NQN", why);
     if (rc == 0 && hostnqn != NULL)
-        rc = copy_text(out->hostnqn, sizeof(out->hostnqn), hostnqn, strlen(hostnqn), "hostnqn", why);
+        rc =
+            copy_text(out->hostnqn, sizeof(out->hostnqn), hostnqn, strlen(hostnqn), "hostnqn", why);
     if (rc < 0)
         return rc;
     if (strcmp(out->subnqn, NVME_DISCOVERY_NQN) == 0)
         return err_set(why, -EINVAL,
                        "nvme+tcp: the discovery service has no namespaces; "
-                       "'kvasir discover %s' asks it what there is", out->addr);
+                       "'kvasir discover %s' asks it what there is",
+                       out->addr);
     out->hdgst = param_flag(params, "hdgst");
     out->ddgst = param_flag(params, "ddgst");
     return numbers(params, out, out_nsid, why);

@@ -9,7 +9,7 @@
 
 /* What both drivers take; to be followed by their own and the end of the table. */
 #define NVME_URI_PARAMS                                                                            \
-    {"nsid", PARAM_U64, NULL, false, "namespace; the first of the right kind when it is not given"}, \
+    {"nsid", PARAM_U64, NULL, false, "namespace; without it the first of the right kind"}, \
         {"hostnqn", PARAM_STR, NULL, false, "who we are; /etc/nvme/hostnqn, or made up"},          \
         {"hdgst", PARAM_BOOL, "no", false, "header digests"},                                      \
         {"ddgst", PARAM_BOOL, "no", false, "data digests"},                                        \

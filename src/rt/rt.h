@@ -67,6 +67,8 @@ int rt_loop_timeout_ms(struct rt *rt);
 void rt_loop_turn(struct rt *rt);
 /** Begins a task from outside rt_loop_turn(); as rt_task_start(). */
 int rt_loop_start(struct rt *rt, const char *name, rt_task_fn fn, void *arg, struct rt_req *done);
+/** Runs fn(arg) now, with the loop's reactor as the current one: for submitting from outside. */
+void rt_loop_enter(struct rt *rt, void (*fn)(void *arg), void *arg);
 void rt_loop_free(struct rt *rt);
 
 /** The reactor of the calling thread; NULL on other threads. */

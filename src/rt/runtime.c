@@ -697,6 +697,18 @@ int rt_loop_start(struct rt *rt, const char *name, rt_task_fn fn, void *arg, str
     return rc;
 }
 
+void rt_loop_enter(struct rt *rt, void (*fn)(void *arg), void *arg)
+{
+    struct rt_reactor *before = rt_self_reactor;
+
+    must(before == NULL || before == &rt->reactors[0]);
+    rt_self_reactor = &rt->reactors[0];
+    if (before == NULL)
+        rt_self_reactor->now_ns = rt->ops->now();
+    fn(arg);
+    rt_self_reactor = before;
+}
+
 void rt_loop_free(struct rt *rt)
 {
     struct rt_reactor *before = rt_self_reactor;

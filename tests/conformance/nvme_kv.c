@@ -46,10 +46,10 @@ static uint64_t random_seed(void)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"seed", required_argument, NULL, 's'},    {"ops", required_argument, NULL, 'o'},
+        {"seed", required_argument, NULL, 's'},     {"ops", required_argument, NULL, 'o'},
         {"reactors", required_argument, NULL, 'r'}, {"backend", required_argument, NULL, 'b'},
-        {"params", required_argument, NULL, 'p'},  {"many", required_argument, NULL, 'm'},
-        {"only", required_argument, NULL, 'O'},    {NULL, 0, NULL, 0},
+        {"params", required_argument, NULL, 'p'},   {"many", required_argument, NULL, 'm'},
+        {"only", required_argument, NULL, 'O'},     {NULL, 0, NULL, 0},
     };
     struct rt_config cfg = {.reactors = 1, .poll = RT_POLL_NEVER, .buf_bytes = 16 * MIB};
     static struct run r = {.suite.ops = 400, .suite.many = 2000, .suite.keeps = true, .params = ""};

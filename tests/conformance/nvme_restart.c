@@ -21,7 +21,7 @@
 #define WORKERS 8
 #define SLOTS 16 /* blocks, or keys, of one worker */
 
-/* --- a proxy that cuts --------------------------------------------------------------------------- */
+/* --- a proxy that cuts ------------------------------------------------------------------------ */
 
 struct link_conn;
 
@@ -117,8 +117,7 @@ static void proxy_cut(struct proxy *p)
     struct link_conn *l;
 
     p->cuts++;
-    list_for_each(l, &p->links, struct link_conn, link)
-    {
+    list_for_each (l, &p->links, struct link_conn, link) {
         if (l->up.runs)
             rt_task_cancel(l->up.task);
     }
@@ -193,7 +192,7 @@ static void proxy_stop(struct rt_task *t, struct proxy *p)
     }
 }
 
-/* --- the work ------------------------------------------------------------------------------------ */
+/* --- the work --------------------------------------------------------------------------------- */
 
 struct run {
     struct target blk_target, kv_target;
@@ -305,7 +304,8 @@ static int kv_value(struct rt_task *t, struct run *r, struct bytes key, uint64_t
 }
 
 /* Stores, deletes and conditional stores; only -ECONNRESET leaves two possibilities. */
-static int kv_step(struct rt_task *t, struct worker *w, uint64_t *tag, struct bytes key, uint64_t *buf)
+static int kv_step(struct rt_task *t, struct worker *w, uint64_t *tag, struct bytes key,
+                   uint64_t *buf)
 {
     struct run *r = w->r;
     uint64_t new_tag = next(&w->rng) | 1, is_tag;
@@ -391,8 +391,8 @@ static int trouble(struct rt_task *t, struct run *r)
         if (next(&rng) % 4 != 0) /* mostly leave time for a whole repair */
             rt_sleep(t, 300 * NS_PER_MS);
     }
-    printf("%llu cuts, %u restarts\n",
-           (unsigned long long)(r->blk_proxy.cuts + r->kv_proxy.cuts), restarts);
+    printf("%llu cuts, %u restarts\n", (unsigned long long)(r->blk_proxy.cuts + r->kv_proxy.cuts),
+           restarts);
     return 0;
 }
 
@@ -465,8 +465,8 @@ static int run_task(struct rt_task *t, void *arg)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"seed", required_argument, NULL, 's'},   {"backend", required_argument, NULL, 'b'},
-        {"params", required_argument, NULL, 'p'}, {"seconds", required_argument, NULL, 'n'},
+        {"seed", required_argument, NULL, 's'},      {"backend", required_argument, NULL, 'b'},
+        {"params", required_argument, NULL, 'p'},    {"seconds", required_argument, NULL, 'n'},
         {"kv-params", required_argument, NULL, 'k'}, {NULL, 0, NULL, 0},
     };
     struct rt_config cfg = {.reactors = 1, .poll = RT_POLL_NEVER, .buf_bytes = 16 * MIB};

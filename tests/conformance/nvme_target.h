@@ -17,7 +17,7 @@ struct target {
     char addr[NET_ADDR_TEXT_MAX]; /* "127.0.0.1:port"; kept by a restart */
 };
 
-/** Opens the device and serves it. target_start() after target_stop() uses the same port and device. */
+/** Opens the device and serves it. target_start() after target_stop(): same port, same device. */
 int target_open(struct rt_task *t, struct target *x, struct err *why);
 void target_close(struct rt_task *t, struct target *x);
 int target_start(struct rt_task *t, struct target *x, struct err *why);

@@ -39,7 +39,7 @@ static const struct param nvme_params[] = {
     {.name = NULL},
 };
 
-/* --- open --------------------------------------------------------------------------------------- */
+/* --- open ------------------------------------------------------------------------------------- */
 
 /* The namespace has to be the one that was opened; its size may be another. */
 static int same_namespace(const struct nvme_ns *was, const struct nvme_ns *is, struct err *why)
@@ -93,7 +93,7 @@ static uint32_t caps_of(const struct nvme_dev *d)
     return caps;
 }
 
-/* Blocks that one Write Zeroes takes: WZSL of the command set's identify data, else as a transfer. */
+/* Bytes that one Write Zeroes takes: WZSL of the command set's identify data, else MDTS. */
 static uint64_t zero_max(struct rt_task *t, const struct nvme_dev *d)
 {
     CLEANUP(free_p) struct nvme_id_ctrl_nvm *id = malloc(sizeof(*id));
@@ -169,7 +169,7 @@ static void nvme_chan_close(struct rt_task *t, struct blk_chan *chan)
     nvme_queue_close(t, c->q);
 }
 
-/* --- requests ----------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 static void io_done(struct rt_req *rreq)
 {
@@ -199,8 +199,8 @@ static void take_data(struct nvme_req *r, const struct blk_req *req, uint32_t bl
 /* One range, as data of the command. */
 static void take_range(struct nvme_io *io, const struct blk_req *req)
 {
-    io->range = (struct nvme_dsm_range){.nblocks = le32_make(req->nblocks),
-                                        .slba = le64_make(req->lba)};
+    io->range =
+        (struct nvme_dsm_range){.nblocks = le32_make(req->nblocks), .slba = le64_make(req->lba)};
     io->iov = (struct iovec){.iov_base = &io->range, .iov_len = sizeof(io->range)};
     io->req.iov = &io->iov;
     io->req.iovcnt = 1;

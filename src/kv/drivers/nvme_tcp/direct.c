@@ -106,7 +106,7 @@ static void direct_done(struct rt_req *rreq)
     kv_complete(req, end_object(req, more < 0 ? more : rc));
 }
 
-/* --- building commands --------------------------------------------------------------------------- */
+/* --- building commands ------------------------------------------------------------------------ */
 
 static struct nvme_req *begin(struct kvn_ctx *ctx, struct kv_req *req, uint8_t opc)
 {
@@ -246,7 +246,7 @@ static bool on_handle(struct kvn_ctx *ctx, struct kv_req *req, const struct kvn_
     return go(ctx, n);
 }
 
-/* --- which request is one command ---------------------------------------------------------------- */
+/* --- which request is one command ------------------------------------------------------------- */
 
 uint8_t kvn_store_options(uint32_t flags)
 {

@@ -106,7 +106,7 @@ struct kvn_stream {
     uint8_t key[NVME_KV_KEY_MAX];
     uint8_t key_len;
     uint8_t options;
-    uint8_t held[4];            /* last bytes written, kept back until the next come or the commit */
+    uint8_t held[4];            /* last bytes written, kept back until more come */
     uint8_t sending[4];
     uint8_t nheld;
 };
@@ -129,7 +129,7 @@ static inline struct kv_req *kvn_req_of(struct kvn_io *io)
 void kvn_op_start(struct kvn_ctx *ctx, struct kv_req *req);
 /** rc of a command, knowing the vendor statuses. */
 int kvn_rc(const struct nvme_req *req, int rc);
-/** Of a store: a key that is not there has no version to compare, which the target reports apart. */
+/** Of a store: a key that is not there has another version, which the target reports apart. */
 int kvn_store_rc(uint32_t flags, int rc);
 
 /* direct.c: true when the request is on its way as one command. */

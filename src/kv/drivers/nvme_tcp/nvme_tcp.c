@@ -29,7 +29,7 @@ int kvn_store_rc(uint32_t flags, int rc)
     return rc == -ENOENT && absent_is_stale ? -ESTALE : rc;
 }
 
-/* --- device -------------------------------------------------------------------------------------- */
+/* --- device ----------------------------------------------------------------------------------- */
 
 static int check(struct rt_task *t, struct nvme_ctrl *ctrl, void *arg, struct err *why)
 {
@@ -152,7 +152,7 @@ static int kvn_usage(struct rt_task *t, struct kv_dev *dev, uint64_t *out_used, 
     return 0;
 }
 
-/* --- channels ------------------------------------------------------------------------------------ */
+/* --- channels --------------------------------------------------------------------------------- */
 
 static void ctx_free(struct kvn_ctx *ctx)
 {
@@ -197,7 +197,7 @@ static void kvn_chan_close(struct rt_task *t, struct kv_chan *chan)
     ctx_free(ctx);
 }
 
-/* --- requests of several commands ---------------------------------------------------------------- */
+/* --- requests of several commands ------------------------------------------------------------- */
 
 static int op_task(struct rt_task *t, void *arg)
 {
@@ -242,8 +242,8 @@ void kvn_op_start(struct kvn_ctx *ctx, struct kv_req *req)
     }
 }
 
-/* Handles are the target's, of one queue: snapshots, and streams opened on them, live on that of the
- * home reactor. */
+/* Handles are the target's, of one queue: snapshots, and streams opened on them, live on that of
+ * the home reactor. */
 static bool belongs_home(const struct kvn_ctx *ctx, const struct kv_req *req)
 {
     switch (req->op) {

@@ -156,7 +156,7 @@ static void lists_page_by_page(void **state)
     RUN(lists_all);
 }
 
-/* --- streams ------------------------------------------------------------------------------------- */
+/* --- streams ---------------------------------------------------------------------------------- */
 
 static int one(struct rt_task *t, struct test *x, struct kv_req *req)
 {
@@ -333,7 +333,7 @@ static void readers_wait_for_connections(void **state)
     RUN(many_readers);
 }
 
-/* --- opening ------------------------------------------------------------------------------------- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 static int wrong_uris(struct rt_task *t, void *arg)
 {

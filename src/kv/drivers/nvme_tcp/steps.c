@@ -15,7 +15,7 @@ int kvn_exec(struct rt_task *t, struct kvn_ctx *ctx, struct nvme_req *n)
     return kvn_rc(n, rt_wait(t, &n->req));
 }
 
-/* --- handles ------------------------------------------------------------------------------------- */
+/* --- handles ---------------------------------------------------------------------------------- */
 
 struct handle {
     struct kvn_ctx *ctx;
@@ -127,7 +127,7 @@ static int open_value(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req
     return rc;
 }
 
-/* --- requests ------------------------------------------------------------------------------------ */
+/* --- requests --------------------------------------------------------------------------------- */
 
 static int retrieve(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
 {
@@ -222,7 +222,7 @@ static int retrieve_open(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *
     return 0;
 }
 
-/* --- lists --------------------------------------------------------------------------------------- */
+/* --- lists ------------------------------------------------------------------------------------ */
 
 /*
  * A page on the wire is a little larger than what it becomes. It is taken into the caller's buffer
@@ -344,7 +344,7 @@ static int list_standard(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *
     return repack(req, &p, skip);
 }
 
-/* --- batches ------------------------------------------------------------------------------------- */
+/* --- batches ---------------------------------------------------------------------------------- */
 
 static int batch(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
 {
@@ -385,7 +385,7 @@ static int batch(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
     return kvn_exec(t, ctx, &n);
 }
 
-/* --- standard Delete ----------------------------------------------------------------------------- */
+/* --- standard Delete -------------------------------------------------------------------------- */
 
 /* Between the two another host may delete the key: then both are told that they did. */
 static int delete_standard(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)

@@ -13,7 +13,7 @@
 
 #define CONN_WAIT_NS (20 * NS_PER_MS)
 
-/* --- connections --------------------------------------------------------------------------------- */
+/* --- connections ------------------------------------------------------------------------------ */
 
 static void conn_free(struct rt_task *t, struct kvn_conn *conn)
 {
@@ -71,7 +71,7 @@ void kvn_std_fini(struct rt_task *t, struct kvn_ctx *ctx)
         conn_free(t, conn);
 }
 
-/* --- the one command ----------------------------------------------------------------------------- */
+/* --- the one command -------------------------------------------------------------------------- */
 
 static void stream_fed(struct nvme_req *n)
 {
@@ -112,9 +112,9 @@ static int start(struct rt_task *t, struct kvn_stream *st, uint8_t opc, enum nvm
 }
 
 /*
- * Until the target asks for data, or sends some, or is done: then it has looked at what the key holds,
- * and what happens to the key afterwards is none of this stream's business (of a Store until its
- * commit).
+ * Until the target asks for data, or sends some, or is done: then it has looked at what the key
+ * holds, and what happens to the key afterwards is none of this stream's business (of a Store until
+ * its commit).
  */
 static int wait_begun(struct rt_task *t, struct kvn_stream *st)
 {
@@ -183,7 +183,7 @@ static struct kvn_stream *stream_new(struct kvn_ctx *ctx, struct bytes key)
     return st;
 }
 
-/* --- storing ------------------------------------------------------------------------------------- */
+/* --- storing ---------------------------------------------------------------------------------- */
 
 /* What will be refused at the end is better refused before all the data. */
 static int check_condition(struct rt_task *t, struct kvn_ctx *ctx, const struct kv_req *req)
@@ -318,7 +318,7 @@ int kvn_std_commit(struct rt_task *t, struct kvn_stream *st)
     return rc;
 }
 
-/* --- retrieving ---------------------------------------------------------------------------------- */
+/* --- retrieving ------------------------------------------------------------------------------- */
 
 /* The length of the value comes with its first bytes. */
 static int ask_len(struct rt_task *t, struct kvn_ctx *ctx, struct bytes key, uint64_t *out_len)
@@ -369,7 +369,7 @@ int kvn_std_retrieve_open(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req 
     return 0;
 }
 
-/* The layer reads in order. A value that was replaced between our two questions has another length. */
+/* The layer reads in order. A value replaced between our two questions has another length. */
 int kvn_std_read(struct rt_task *t, struct kvn_stream *st, struct kv_req *req)
 {
     uint64_t want = MIN(req->len, st->len - st->pos);

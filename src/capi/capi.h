@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Behind include/kvasir/kvasir.h. lib.c has the library's own runtime and the error text; kv.c and
+ * blk.c the synchronous calls, each one task on that runtime; loop.c the event-loop form.
+ */
+#ifndef KVASIR_CAPI_CAPI_H
+#define KVASIR_CAPI_CAPI_H
+
+#include "kvasir/kvasir.h"
+
+#include "blk/blk.h"
+#include "kv/kv.h"
+
+#include <assert.h>
+
+/* Either form: a device with the channel of its one reactor. */
+struct kvasir_kv {
+    struct kvasir_loop *loop; /* NULL: the synchronous form */
+    struct kv_dev *dev;
+    struct kv_chan *chan;
+};
+
+struct kvasir_blk {
+    struct kvasir_loop *loop;
+    struct blk_dev *dev;
+    struct blk_chan *chan;
+    uint32_t block_shift;
+};
+
+/** Sets this thread's error text and returns rc. text NULL or empty: what the errno means. */
+int capi_fail(int rc, const char *text);
+
+/** The library's runtime: started by the first user, stopped after the last one. Sets the text. */
+int capi_enter(void);
+void capi_leave(void);
+/** Runs fn as a task there and waits. -EDEADLK inside a callback. Sets no text. */
+int capi_call(rt_task_fn fn, void *arg);
+
+/* Shared by both forms; tasks. On failure nothing is open. */
+int capi_kv_open(struct rt_task *t, const char *uri, struct kvasir_kv *kv, struct err *why);
+void capi_kv_close(struct rt_task *t, struct kvasir_kv *kv);
+int capi_blk_open(struct rt_task *t, const char *uri, struct kvasir_blk *blk, struct err *why);
+void capi_blk_close(struct rt_task *t, struct kvasir_blk *blk);
+
+/** Bytes to blocks. -EINVAL when they are no multiple. */
+int capi_blocks(const struct kvasir_blk *blk, uint64_t off, uint64_t len, uint64_t *out_lba,
+                uint64_t *out_nblocks);
+
+#endif

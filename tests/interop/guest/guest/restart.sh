@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # The target is killed (SIGKILL) and started again under load, three times: the kernel reconnects,
-# fio finds every byte it wrote, and no Store that was acknowledged is lost.
+# fio finds every byte it wrote, and no Store that was acknowledged is lost. Then the client is the one that stops.
 
 ask start durable
 port=$answer
@@ -11,7 +11,7 @@ disk=$(block_dev)
 kvdev=$(char_dev "$kv_nsid")
 
 fio --name=r --filename="$disk" --ioengine=io_uring --direct=1 --rw=randwrite --bsrange=4k-64k --iodepth=16 \
-    --size=64M --loops=1 --verify=crc32c --verify_fatal=1 --do_verify=1 --rate=2m >/tmp/fio 2>&1 &
+    --size=80M --verify=crc32c --verify_fatal=1 --do_verify=1 --rate=2m >/tmp/fio 2>&1 &
 fio=$!
 # Keys 00000000, 00000001, ...: the value is the key; those acknowledged are noted.
 (
@@ -38,6 +38,11 @@ for round in 1 2 3; do
     check_eq "the same port after kill $round" "$port" "$answer"
     check "the kernel reconnects after kill $round" wait_for 20 grep -qx live /sys/class/nvme/nvme*/state
 done
+# Not the target but the whole client stops for longer than its keep-alive time-out of 2 s: the target ends its
+# connections, and the client comes back and goes on.
+check "the client stands still for 6 s" ask freeze 6
+check "the kernel reconnects after that" wait_for 20 grep -qx live /sys/class/nvme/nvme*/state
+check "fio is still at work" kill -0 $fio
 sleep 2
 touch /tmp/stop
 wait $fio

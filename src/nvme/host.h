@@ -48,6 +48,8 @@ struct nvme_req {
     uint16_t status;            /* of the completion entry; 0 also when there was none */
     uint32_t dw0, dw1;
     uint32_t moved;             /* bytes of data that were sent or came */
+    bool repeated;              /* sent before, without an answer: that may have taken effect, so a
+                                   failure does not mean that nothing has happened */
 
     /*
      * Streams: data that the caller brings (or takes) piece by piece, so that a value of any size

@@ -132,6 +132,7 @@ void nvme_submit(struct nvme_queue *q, struct nvme_req *req)
     req->queue = q;
     req->slot = NULL;
     req->tries = 0;
+    req->repeated = false;
     req->cancelled = false;
     if (req->fed == NULL)
         req->window_len = req->data_len;
@@ -222,6 +223,7 @@ static bool try_again(struct nvme_queue *q, struct nvme_req *req, bool digest_ba
         return false;
     if (++req->tries >= NVME_TRIES_MAX || q->state != NVME_QUEUE_LIVE)
         return false;
+    req->repeated |= was_given_up(req);
     list_add_tail(&q->retry, &req->link);
     q->in_line++;
     q->stats.repeated++;
@@ -286,6 +288,7 @@ static void unsend(struct nvme_queue *q, struct nvme_slot *s, int rc)
         rt_req_complete(&req->req, -ECANCELED);
     } else if ((req->flags & (NVME_REQ_REPEAT | NVME_REQ_BOUND)) == NVME_REQ_REPEAT &&
                req->fed == NULL && !q->stream && !q->closing && ++req->tries < NVME_TRIES_MAX) {
+        req->repeated = true;
         line_add(q, req);
         q->stats.repeated++;
     } else {

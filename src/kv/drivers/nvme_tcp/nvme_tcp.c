@@ -19,6 +19,9 @@ int kvn_rc(const struct nvme_req *req, int rc)
 
     if (rc < 0 && code >= NVME_SC_KVV_BAD_HANDLE && code <= NVME_SC_KVV_SEQUENCE)
         return nvme_kvv_errno_of_status(req->status);
+    /* "Full and unchanged" is true of the last try; one before it may have stored the value. */
+    if (rc == -ENOSPC && req->repeated)
+        return -ECONNRESET;
     return rc;
 }
 

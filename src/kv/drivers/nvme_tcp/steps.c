@@ -461,14 +461,17 @@ static bool may_repeat(const struct kv_req *req)
 int kvn_steps(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req)
 {
     int rc = by_steps(t, ctx, req);
+    bool repeated = false;
 
     /* -ESTALE: the value was replaced between the question for its length and the Retrieve. */
     for (unsigned i = 1; i < KVN_TRIES_MAX && may_repeat(req) &&
                          (rc == -ECONNRESET || (rc == -ESTALE && req->op == KV_RETRIEVE_OPEN));
          i++) {
+        repeated |= rc == -ECONNRESET;
         rc = rt_sleep(t, KVN_RETRY_NS);
         if (rc == 0)
             rc = by_steps(t, ctx, req);
     }
-    return rc;
+    /* See kvn_rc(): the last try changed nothing, one before it may have. */
+    return rc == -ENOSPC && repeated ? -ECONNRESET : rc;
 }

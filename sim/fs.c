@@ -486,7 +486,7 @@ static bool aligned(const struct file *f, const struct rt_io *io)
     return true;
 }
 
-/* A transfer may move less than all: reads past O_DIRECT any number of bytes, else whole sectors. */
+/* A transfer may move less than all: reads past O_DIRECT any bytes, else whole sectors. */
 static size_t may_be_short(const struct file *f, size_t len, bool read)
 {
     size_t unit = (f->flags & O_DIRECT) != 0 || !read ? SIM_SECTOR_BYTES : 1;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One seed from begin to end: a set-up (machines, devices, jobs, weather), a storm in which all of
- * it works while things break, a calm in which every job verifies what it has and ends, a last power
- * cut of the server, one more look, and a stop in good order.
+ * it works while things break, a calm in which every job verifies what it has and ends, a last
+ * power cut of the server, one more look, and a stop in good order.
  */
 #ifndef KVASIR_SIM_SCENARIO_H
 #define KVASIR_SIM_SCENARIO_H

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -54,8 +55,7 @@ static void files_hold_keys(void **state)
 
     assert_true(fd >= 0);
     assert_int_equal(write(fd, "a\0\n", 3), 3);
-    arg[0] = '@';
-    strcpy(arg + 1, path);
+    snprintf(arg, sizeof(arg), "@%s", path);
     assert_int_equal(cli_key_parse(arg, false, &key, &why), 0);
     assert_int_equal(key.len, 3);
     assert_memory_equal(key.data, "a\0\n", 3);

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-/** Ends controller CDW10[15:0] of the same host, and completes when nothing of it is left. No data. */
+/** Ends controller CDW10[15:0] of the same host; completes when nothing of it is left. No data. */
 #define NVME_OPC_VENDOR_END_CTRLR 0xc0
 
 #define NVME_VENDOR_CTRL_MAGIC "KVASIRCT"

@@ -94,7 +94,7 @@ int rt_rename(struct rt_task *t, int dirfd, const char *from, int dirfd2, const 
 int rt_link(struct rt_task *t, int dirfd, const char *from, int dirfd2, const char *to);
 int rt_unlink(struct rt_task *t, int dirfd, const char *path, int flags);
 int rt_mkdir(struct rt_task *t, int dirfd, const char *path, unsigned mode);
-/** As mkdir -p; existing directories are fine. With `sync` the names of all levels are durable then. */
+/** As mkdir -p; existing directories are fine. With `sync` all levels are durable then. */
 int rt_mkdir_all(struct rt_task *t, const char *path, unsigned mode, bool sync);
 int rt_stat(struct rt_task *t, int dirfd, const char *path, struct stat *out_st);
 int rt_readdir(struct rt_task *t, int fd, bool rewind, void *buf, size_t len);

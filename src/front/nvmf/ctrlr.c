@@ -389,7 +389,7 @@ void nvmf_ctrlr_leave(struct rt_task *t, struct nvmf_conn *c)
     c->ctrlr = NULL;
 }
 
-/* --- ending another one of the same host ----------------------------------------------------------- */
+/* --- ending another one of the same host --------------------------------------------------- */
 
 #define END_OTHER_NS (20 * NS_PER_S)
 
@@ -399,7 +399,7 @@ struct end_other {
     struct nvmf_reg *found; /* held */
 };
 
-/* Reactor 0: 1 there is one, held in o->found unless it is on its way already; 0 none (any more). */
+/* Reactor 0: 1 there is one, held in o->found unless it is ending already; 0 none (any more). */
 static int other_find_task(struct rt_task *t, void *arg)
 {
     struct end_other *o = arg;

@@ -115,7 +115,7 @@ static int sync_place(struct rt_task *t, struct dir *d, const struct dir_place *
 {
     if (p->own_fd)
         return dir_errno(rt_fsync(t, p->fd));
-#ifdef PLANT_EARLY_ACK /* for sim to find: a sync that began before this change is taken for its own */
+#ifdef PLANT_EARLY_ACK /* for sim to find: takes a sync that began before this change for its own */
     if (d->names_sync.busy)
         return 0;
 #endif

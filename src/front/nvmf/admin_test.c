@@ -2,6 +2,8 @@
 /* Admin commands, discovery, events, and the I/O commands that the first tests leave out. */
 #include "front/nvmf/test_env.h"
 
+#include "proto/nvme_vendor.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
@@ -442,6 +444,11 @@ static int one_left(struct rt_task *t, void *arg)
     return stat_connections(t, arg) == 1;
 }
 
+static int two_left(struct rt_task *t, void *arg)
+{
+    return stat_connections(t, arg) == 2;
+}
+
 static int reset_body(struct rt_task *t, struct env *e)
 {
     CLEANUP(cl_close) struct cl admin = {0};
@@ -479,6 +486,42 @@ static int reset_body(struct rt_task *t, struct env *e)
     return 0;
 }
 TEST_ENV(reset, 2, 1 * MIB)
+
+static int end_ctrlr(struct rt_task *t, struct cl *by, uint32_t cntlid)
+{
+    struct nvme_sqe sqe = {.opc = NVME_OPC_VENDOR_END_CTRLR, .cdw10 = le32_make(cntlid)};
+    struct cl_reply r;
+    int rc = cl_cmd(t, by, &sqe, NULL, 0, NULL, 0, &r);
+
+    return rc < 0 ? rc : r.status;
+}
+
+/* Only controllers of the same host, and not the own one. When it is answered nothing is left. */
+static int end_other_body(struct rt_task *t, struct env *e)
+{
+    CLEANUP(cl_close) struct cl old = {0};
+    CLEANUP(cl_close) struct cl io = {0};
+    CLEANUP(cl_close) struct cl other = {.hostid = {9}};
+    CLEANUP(cl_close) struct cl new = {0};
+
+    OK(cl_admin(t, &old, &e->addr, NQN, 0, NVME_CSS_IOCS));
+    OK(cl_io(t, &io, &old, &e->addr, NQN, 1, 0));
+    OK(cl_admin(t, &other, &e->addr, NQN, 0, NVME_CSS_IOCS));
+    OK(cl_admin(t, &new, &e->addr, NQN, 0, NVME_CSS_IOCS));
+    CHECK(stat_connections(t, e) == 4);
+    CHECK(end_ctrlr(t, &new, new.cntlid) == (NVME_SC_INVALID_FIELD | DNR));
+    CHECK(end_ctrlr(t, &new, 0x10000) == (NVME_SC_INVALID_FIELD | DNR));
+    OK(end_ctrlr(t, &new, other.cntlid));
+    CHECK(stat_connections(t, e) == 4);
+    OK(end_ctrlr(t, &new, old.cntlid));
+    CHECK(end_ctrlr(t, &io, 1) < 0);
+    OK(end_ctrlr(t, &new, old.cntlid));
+    CHECK(eventually(t, two_left, e));
+    OK(end_ctrlr(t, &other, new.cntlid));
+    CHECK(stat_connections(t, e) == 2);
+    return 0;
+}
+TEST_ENV(end_other, 3, 1 * MIB)
 
 /* --- the other NVM commands ------------------------------------------------------------------- */
 
@@ -584,7 +627,7 @@ int main(void)
         cmocka_unit_test(identify_data), cmocka_unit_test(logs_features),
         cmocka_unit_test(events_abort),  cmocka_unit_test(discovery),
         cmocka_unit_test(kato),          cmocka_unit_test(reset),
-        cmocka_unit_test(nvm_commands),
+        cmocka_unit_test(end_other),     cmocka_unit_test(nvm_commands),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -149,36 +149,6 @@ static int sock_take(struct rt_sock *s, int fd)
     return 0;
 }
 
-static int epoll_sock_listen(struct rt_sock *s, const struct sockaddr *addr, socklen_t len,
-                             int backlog)
-{
-    int fd = rt_posix_listen(addr, len, backlog);
-
-    return fd < 0 ? fd : sock_take(s, fd);
-}
-
-static int epoll_sock_accept(struct rt_sock *s)
-{
-    return rt_posix_accept(s->fd);
-}
-
-static int epoll_sock_connect(struct rt_sock *s, const struct sockaddr *addr, socklen_t len)
-{
-    int fd = -1;
-    int rc = rt_posix_connect(addr, len, &fd);
-    int taken;
-
-    if (fd < 0)
-        return rc;
-    taken = sock_take(s, fd);
-    return taken < 0 ? taken : rc;
-}
-
-static int epoll_sock_connected(struct rt_sock *s)
-{
-    return rt_posix_connected(s->fd);
-}
-
 static void epoll_sock_arm(struct rt_sock *s)
 {
     (void)s; /* registered for its whole life */
@@ -201,12 +171,12 @@ const struct rt_backend_ops rt_epoll_ops = {
     .io_cancel = epoll_io_cancel,
     .fd_wait = epoll_fd_wait,
     .offload = rt_offload_thread,
-    .sock_listen = epoll_sock_listen,
-    .sock_accept = epoll_sock_accept,
+    .sock_listen = rt_posix_listen,
+    .sock_accept = rt_posix_accept,
     .sock_attach = sock_take,
     .sock_discard = rt_posix_discard,
-    .sock_connect = epoll_sock_connect,
-    .sock_connected = epoll_sock_connected,
+    .sock_connect = rt_posix_connect,
+    .sock_connected = rt_posix_connected,
     .sock_recv = rt_posix_recv,
     .sock_send = rt_posix_send,
     .sock_arm = epoll_sock_arm,

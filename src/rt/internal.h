@@ -124,12 +124,11 @@ int rt_io_sys(struct rt_io *io);
 /* ... on a thread of the offload pool. */
 void rt_io_offload(struct rt_reactor *r, struct rt_io *io);
 
-/* sock_posix.c: the socket calls of both real backends. */
-int rt_posix_listen(const struct sockaddr *addr, socklen_t len, int backlog);
-int rt_posix_accept(int fd);
-int rt_posix_connect(const struct sockaddr *addr, socklen_t len, int *out_fd);
-int rt_posix_connected(int fd);
-void rt_posix_tune(int fd);
+/* sock_posix.c: the socket calls of both real backends; a new descriptor goes to sock_attach. */
+int rt_posix_listen(struct rt_sock *s, const struct sockaddr *addr, socklen_t len, int backlog);
+int rt_posix_accept(struct rt_sock *s);
+int rt_posix_connect(struct rt_sock *s, const struct sockaddr *addr, socklen_t len);
+int rt_posix_connected(struct rt_sock *s);
 ssize_t rt_posix_recv(struct rt_sock *s, const struct iovec *iov, unsigned iovcnt);
 ssize_t rt_posix_send(struct rt_sock *s, const struct iovec *iov, unsigned iovcnt);
 int rt_posix_addr(const struct rt_sock *s, bool peer, struct sockaddr_storage *out);

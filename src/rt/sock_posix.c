@@ -12,14 +12,20 @@
 #include <time.h>
 #include <unistd.h>
 
-void rt_posix_tune(int fd)
+static void tune(int fd)
 {
     int one = 1;
 
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
-int rt_posix_listen(const struct sockaddr *addr, socklen_t len, int backlog)
+/* Takes the descriptor, also when it fails. */
+static int attach(struct rt_sock *s, int fd)
+{
+    return s->reactor->rt->ops->sock_attach(s, fd);
+}
+
+int rt_posix_listen(struct rt_sock *s, const struct sockaddr *addr, socklen_t len, int backlog)
 {
     int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     int one = 1;
@@ -32,49 +38,47 @@ int rt_posix_listen(const struct sockaddr *addr, socklen_t len, int backlog)
     if (addr->sa_family == AF_INET6)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
     if (bind(fd, addr, len) == 0 && listen(fd, backlog) == 0)
-        return fd;
+        return attach(s, fd);
     rc = -errno;
     close(fd);
     return rc;
 }
 
-int rt_posix_accept(int listener)
+int rt_posix_accept(struct rt_sock *s)
 {
-    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = accept4(s->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
     if (fd >= 0)
-        rt_posix_tune(fd);
+        tune(fd);
     /* A connection that died in the queue is as good as none. */
     if (fd < 0 && (errno == ECONNABORTED || errno == EINTR || errno == EPROTO))
-        return rt_posix_accept(listener);
+        return rt_posix_accept(s);
     return fd < 0 ? -errno : fd;
 }
 
-int rt_posix_connect(const struct sockaddr *addr, socklen_t len, int *out_fd)
+int rt_posix_connect(struct rt_sock *s, const struct sockaddr *addr, socklen_t len)
 {
     int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    int rc;
+    int rc, attached;
 
     if (fd < 0)
         return -errno;
-    rt_posix_tune(fd);
-    *out_fd = fd;
-    if (connect(fd, addr, len) == 0)
-        return 0;
-    rc = -errno;
-    if (rc != -EINPROGRESS) {
+    tune(fd);
+    rc = connect(fd, addr, len) == 0 ? 0 : -errno;
+    if (rc < 0 && rc != -EINPROGRESS) {
         close(fd);
-        *out_fd = -1;
+        return rc;
     }
-    return rc;
+    attached = attach(s, fd);
+    return attached < 0 ? attached : rc;
 }
 
-int rt_posix_connected(int fd)
+int rt_posix_connected(struct rt_sock *s)
 {
     int err = 0;
     socklen_t len = sizeof(err);
 
-    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0)
+    if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0)
         return -errno;
     return -err;
 }

@@ -370,7 +370,6 @@ static struct rt *rt_new(const struct rt_config *cfg, const struct rt_backend_op
 
 static void rt_free(struct rt *rt)
 {
-    rt_offload_fini(&rt->offload);
     while (rt->locals != NULL) {
         struct rt_local *l = rt->locals;
 
@@ -503,6 +502,8 @@ static void reactors_stop(struct rt *rt, unsigned first)
 
 static void free_all(struct rt *rt)
 {
+    /* Before the reactors go: a thread of the pool may still be about to wake one. */
+    rt_offload_fini(&rt->offload);
     for (unsigned i = 0; i < rt->nreactors; i++) {
         if (rt->reactors[i].bufs != NULL)
             reactor_fini(&rt->reactors[i], false);
@@ -762,6 +763,7 @@ void rt_manual_enter(struct rt *rt, unsigned idx)
 
 void rt_manual_free(struct rt *rt, bool abandon)
 {
+    rt_offload_fini(&rt->offload);
     for (unsigned i = 0; i < rt->nreactors; i++)
         reactor_fini(&rt->reactors[i], abandon);
     rt_free(rt);

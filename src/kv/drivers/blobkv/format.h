@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What blobkv writes (docs/formats/blobkv.md tells the whole story). A store is one thin blob, cut
+ * into segments. Segment 0 holds the two super slots; every other one belongs to a stream, which
+ * only appends to it: blocks of records (hot, cold), chunks of large values (large), pages of the
+ * index (index). Addresses are byte offsets in the blob, below 2^48. "Sector" is the block of the
+ * device under the store (512 or 4096), frozen in the super block.
+ *
+ * Every structure's checksum is CRC-32C and covers where it is and which life of its segment it
+ * belongs to (`gen`, one more each time the segment is used again), so what is misdirected, stale
+ * or torn is seen. It is computed by bkv_crc(): over the bytes after the crc field, seeded with the
+ * address and the generation, which are therefore not stored in records.
+ */
+#ifndef KVASIR_KV_BLOBKV_FORMAT_H
+#define KVASIR_KV_BLOBKV_FORMAT_H
+
+#include "base/crc.h"
+#include "base/endian.h"
+#include "base/util.h"
+
+#include <assert.h>
+
+#define BKV_VERSION 1u
+#define BKV_ADDR_BITS 48
+#define BKV_ALIGN 16u           /* of records */
+#define BKV_PAGE_BYTES 4096u    /* of the index and the super slots */
+#define BKV_INLINE_MAX 32768u   /* longer values are chunks and a LARGE record */
+#define BKV_CHUNK_MAX (1u << 20)
+#define BKV_UNIT_BYTES 16384u   /* a chunk's checksums are of so many bytes each */
+#define BKV_KEY_MAX 2048u
+
+/* CRC-32C of `len` bytes at `p`, which lie at `addr` in life `gen` of their segment. */
+static inline uint32_t bkv_crc(uint64_t addr, uint32_t gen, const void *p, size_t len)
+{
+    uint8_t where[12];
+
+    le64_put(where, addr);
+    le32_put(where + 8, gen);
+    return crc32c(crc32c(0, where, sizeof(where)), p, len);
+}
+
+enum bkv_stream {
+    BKV_HOT = 1, /* records as they come */
+    BKV_COLD,    /* records that the collector has moved */
+    BKV_LARGE,   /* chunks */
+    BKV_INDEX,   /* leaves and checkpoints */
+    BKV_STREAMS
+};
+
+/* --- segment head: first sector of each segment but segment 0 ----------------------------------- */
+
+#define BKV_SEG_MAGIC 0x47455342u /* "BSEG" */
+struct bkv_seg_head {
+    le32 crc;         /*  0  of the rest of these 64 bytes */
+    le32 magic;       /*  4 */
+    uint8_t uuid[16]; /*  8  of the store */
+    le32 segment;     /* 24  its number */
+    le32 gen;         /* 28  from 1 */
+    uint8_t stream;   /* 32  enum bkv_stream */
+    uint8_t rsvd[3];  /* 33 */
+    le32 prev_end;    /* 36  bytes of the stream's segment before this one that are valid; what
+                             follows there is a torn tail and nobody's loss. 0: there is none */
+    le64 order;       /* 40  numbers all segments of the store in the order of their opening */
+    le64 prev_order;  /* 48  of the stream's segment before this one, 0: none */
+    le64 first_seq;   /* 56  no record in it has a smaller number, unless it was moved */
+};
+static_assert(sizeof(struct bkv_seg_head) == 64, "segment head");
+
+/* --- block: what one group commit appends to a hot or cold segment ----------------------------- */
+/*
+ * Head, then records, each at a multiple of 16; zeroes up to the next sector. A block is there when
+ * its head and every record in it are right; else none of it is (that is what makes a batch whole).
+ */
+#define BKV_BLOCK_MAGIC 0x4b4c4242u /* "BBLK" */
+struct bkv_block_head {
+    le32 crc;        /*  0  of the rest of these 32 bytes */
+    le32 magic;      /*  4 */
+    le32 len_bytes;  /*  8  head and records, without the zeroes */
+    le32 nrecords;   /* 12 */
+    le32 number;     /* 16  in its segment, from 0 */
+    le32 dir_bytes;  /* 20  reserved: 0 */
+    le64 first_seq;  /* 24  of its records that are new; the last one if all were moved */
+};
+static_assert(sizeof(struct bkv_block_head) == 32, "block head");
+
+/* --- record ------------------------------------------------------------------------------------ */
+
+enum bkv_type {
+    BKV_VALUE = 1, /* key and value */
+    BKV_LARGE_VALUE,     /* key and an array of bkv_extent */
+    BKV_DELETE,    /* key */
+};
+#define BKV_F_ZSTD 1u
+#define BKV_F_LZ4 2u
+#define BKV_F_SEALED 4u /* encrypted: nonce, then key and value, then tag (see codec.h) */
+
+struct bkv_record {
+    le32 crc;        /*  0  of all that follows: head, key, stored value */
+    le32 key_hash;   /*  4  low half of the key's hash under the store's secret */
+    le32 stored_len; /*  8  bytes after head and key */
+    le16 key_len;    /* 12  1..2048 */
+    uint8_t type;    /* 14  enum bkv_type */
+    uint8_t flags;   /* 15  BKV_F_*; an unknown bit: refuse */
+    le64 value_len;  /* 16  of the value as its user knows it */
+    le64 seq;        /* 24  from 1, one more for each change of the store: the value's version */
+    uint8_t data[];  /* 32  key, then what is stored */
+};
+static_assert(sizeof(struct bkv_record) == 32, "record head");
+
+/* --- chunk: a piece of a large value ----------------------------------------------------------- */
+/*
+ * Head, checksums and key, zeroes up to the next sector, then data_len bytes, zeroes up to the next
+ * sector. The checksums are of the stored bytes, unit by unit, each by bkv_crc() at its address.
+ */
+#define BKV_CHUNK_MAGIC 0x4e4b4342u /* "BCKN" */
+struct bkv_chunk_head {
+    le32 crc;        /*  0  of the rest of the head, the checksums and the key */
+    le32 magic;      /*  4 */
+    le32 data_len;   /*  8 */
+    le16 key_len;    /* 12 */
+    uint8_t flags;   /* 14  BKV_F_* */
+    uint8_t rsvd;    /* 15 */
+    le64 value_id;   /* 16  same in all chunks of a value, as in its extents */
+    le64 offset;     /* 24  in the stored value */
+    uint8_t data[];  /* 32  le32 per unit, then the key */
+};
+static_assert(sizeof(struct bkv_chunk_head) == 32, "chunk head");
+
+/* What a LARGE record holds: le64 value_id, then these, in order. */
+struct bkv_extent {
+    le64 addr; /* of the chunk's head */
+    le32 data_len;
+    le32 head_len; /* bytes of head, checksums, key and zeroes: data begins after them */
+};
+static_assert(sizeof(struct bkv_extent) == 16, "extent");
+
+/* --- index leaf: 4096 bytes; see leaf.h for the entries ----------------------------------------- */
+
+#define BKV_LEAF_MAGIC 0x46454c42u /* "BLEF" */
+
+/* --- super slot: 4096 bytes at 0 and at 64 KiB of segment 0, written in turns ------------------- */
+
+#define BKV_SUPER_MAGIC "KVASIRKV"
+#define BKV_SLOT_BYTES 65536u /* distance of the two slots */
+#define BKV_ROOT_EXTENTS 160
+
+#define BKV_INCOMPAT_ZSTD 1u
+#define BKV_INCOMPAT_LZ4 2u
+#define BKV_INCOMPAT_SEALED 4u /* records, leaves and checkpoints are encrypted */
+#define BKV_INCOMPAT_KNOWN 7u
+
+struct bkv_position {
+    le32 segment; /* 0: the stream has none open */
+    le32 offset;  /* the next block goes there */
+    le32 number;  /* and has this number */
+    le32 rsvd;
+};
+
+struct bkv_root_extent {
+    le64 addr;  /* of whole pages in one segment */
+    le32 len;   /* bytes that count */
+    le32 crc;   /* bkv_crc() of them */
+};
+
+struct bkv_super {
+    uint8_t magic[8];    /*   0 */
+    le32 crc;            /*   8  of bytes 12 to 4095, seeded with the slot's address and gen 0 */
+    le32 version;        /*  12 */
+    le32 incompat;       /*  16  an unknown bit: refuse */
+    le32 compat;         /*  20  an unknown bit: no matter */
+    uint8_t uuid[16];    /*  24 */
+    le64 slot_seq;       /*  40  one more for each write; the larger valid one counts */
+    le32 segment_bytes;  /*  48  a power of two */
+    le32 sector_bytes;   /*  52 */
+    le32 nsegments;      /*  56  at the time of writing, segment 0 included */
+    le32 epoch;          /*  60  of encryption: one more for each open that writes */
+    le64 last_seq;       /*  64  the checkpoint has all changes up to here */
+    le64 last_order;     /*  72 */
+    le64 nkeys;          /*  80  in the checkpoint */
+    le64 hash_key[2];    /*  88  the store's secret for key hashes */
+    struct bkv_position pos[BKV_STREAMS]; /* 104  [0] unused: where replay begins */
+    le32 root_kind;      /* 184  reserved: 0 */
+    le32 nextents;       /* 188  of the checkpoint: fences, then the segment table (checkpoint.h) */
+    struct bkv_root_extent extent[BKV_ROOT_EXTENTS]; /* 192 */
+    uint8_t seal[128];   /* 2752  what opening an encrypted store needs (codec.h); else zero */
+    uint8_t rsvd[1216];  /* 2880 */
+};
+static_assert(sizeof(struct bkv_super) == BKV_PAGE_BYTES, "super slot");
+static_assert(offsetof(struct bkv_super, pos) == 104, "super slot");
+static_assert(offsetof(struct bkv_super, extent) == 192, "super slot");
+
+/* One segment in the checkpoint's table. */
+struct bkv_seg_entry {
+    le32 gen;        /*  0 */
+    le32 live_bytes; /*  4  referenced by the index (see space.h) */
+    le64 order;      /*  8 */
+    uint8_t stream;  /* 16  0: free */
+    uint8_t flags;   /* 17  BKV_SEG_* */
+    uint8_t rsvd[2]; /* 18 */
+    le32 end;        /* 20  bytes valid in it */
+};
+static_assert(sizeof(struct bkv_seg_entry) == 24, "segment entry");
+#define BKV_SEG_ALLOCATED 1u /* the blob has clusters for it */
+
+#endif

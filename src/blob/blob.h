@@ -68,13 +68,16 @@ struct blob_store_info {
     uint8_t bstype[16];
     bool was_clean;                /* at load */
     bool read_only;
-    uint32_t unreadable;           /* blobs that were skipped at load; `kvasir blob check` names them */
+    uint32_t unreadable;           /* blobs that were skipped at load; `kvasir blob check` names
+                                      them */
 };
 void blob_store_info(const struct blob_store *bs, struct blob_store_info *out);
 int blob_store_set_super(struct rt_task *t, struct blob_store *bs, uint64_t id);
-/** Takes in a larger device. 0, also when there is nothing to do; -ENOSPC the masks have no room. */
+/** Takes in a larger device. 0, also when there is nothing to do; -ENOSPC the masks have no room.
+ * */
 int blob_store_grow(struct rt_task *t, struct blob_store *bs);
-/** Writes the masks and marks the store clean while it is open and idle, so that a crash from now on
+/** Writes the masks and marks the store clean while it is open and idle, so that a crash from now
+ * on
  * (until the next change of metadata) needs no replay. */
 int blob_store_settle(struct rt_task *t, struct blob_store *bs);
 
@@ -94,7 +97,8 @@ struct blob_create_opts {
     const struct blob_xattr *xattrs;
     unsigned nxattrs;
 };
-/** -ENOSPC clusters or metadata pages; -EINVAL; -EROFS; -EIO. Clusters of a thick blob are cleared. */
+/** -ENOSPC clusters or metadata pages; -EINVAL; -EROFS; -EIO. Clusters of a thick blob are
+ * cleared. */
 int blob_create(struct rt_task *t, struct blob_store *bs, const struct blob_create_opts *opts,
                 uint64_t *out_id);
 /** Counted. -ENOENT no blob has this id; -EBADMSG it cannot be read; -ENOTSUP unknown flags. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What has been read and checked, by address: records (up to BKV_CACHE_OBJ_MAX bytes) and leaves. Memory is
+ * What has been read and checked, by address: records (up to BKV_CACHE_OBJ_MAX bytes) and leaves.
+ * Memory is
  * a budget, replacement is CLOCK. Objects are whole and verified; nobody else changes them. For
  * one reactor; what is returned is good until the next call.
  */

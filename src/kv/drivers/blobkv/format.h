@@ -47,7 +47,7 @@ enum bkv_stream {
     BKV_STREAMS
 };
 
-/* --- segment head: first sector of each segment but segment 0 ----------------------------------- */
+/* --- segment head: first sector of each segment but segment 0 */
 
 #define BKV_SEG_MAGIC 0x47455342u /* "BSEG" */
 struct bkv_seg_head {
@@ -66,7 +66,7 @@ struct bkv_seg_head {
 };
 static_assert(sizeof(struct bkv_seg_head) == 64, "segment head");
 
-/* --- block: what one group commit appends to a hot or cold segment ----------------------------- */
+/* --- block: what one group commit appends to a hot or cold segment */
 /*
  * Head, then records, each at a multiple of 16; zeroes up to the next sector. A block is there when
  * its head and every record in it are right; else none of it is (that is what makes a batch whole).
@@ -83,7 +83,7 @@ struct bkv_block_head {
 };
 static_assert(sizeof(struct bkv_block_head) == 32, "block head");
 
-/* --- record ------------------------------------------------------------------------------------ */
+/* --- record */
 
 enum bkv_type {
     BKV_VALUE = 1, /* key and value */
@@ -107,7 +107,7 @@ struct bkv_record {
 };
 static_assert(sizeof(struct bkv_record) == 32, "record head");
 
-/* --- chunk: a piece of a large value ----------------------------------------------------------- */
+/* --- chunk: a piece of a large value */
 /*
  * Head, checksums and key, zeroes up to the next sector, then data_len bytes, zeroes up to the next
  * sector. The checksums are of the stored bytes, unit by unit, each by bkv_crc() at its address.
@@ -134,11 +134,11 @@ struct bkv_extent {
 };
 static_assert(sizeof(struct bkv_extent) == 16, "extent");
 
-/* --- index leaf: 4096 bytes; see leaf.h for the entries ----------------------------------------- */
+/* --- index leaf: 4096 bytes; see leaf.h for the entries */
 
 #define BKV_LEAF_MAGIC 0x46454c42u /* "BLEF" */
 
-/* --- super slot: 4096 bytes at 0 and at 64 KiB of segment 0, written in turns ------------------- */
+/* --- super slot: 4096 bytes at 0 and at 64 KiB of segment 0, written in turns */
 
 #define BKV_SUPER_MAGIC "KVASIRKV"
 #define BKV_SLOT_BYTES 65536u /* distance of the two slots */

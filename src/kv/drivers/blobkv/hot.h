@@ -25,7 +25,8 @@ struct bkv_hot_hit {
     uint64_t addr;      /* of the sector, a multiple of 512 */
     uint32_t read_bytes; /* a multiple of 512 that holds the record unless it says otherwise */
 };
-unsigned bkv_hot_find(const struct bkv_hot *h, uint64_t hash, struct bkv_hot_hit *out, unsigned max);
+unsigned bkv_hot_find(const struct bkv_hot *h, uint64_t hash, struct bkv_hot_hit *out, unsigned
+  max);
 
 /** The key of `hash` is now at addr: what could be an older place of it is forgotten. */
 void bkv_hot_set(struct bkv_hot *h, uint64_t hash, uint64_t addr, uint32_t rec_len);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The changes since the last checkpoint, in key order: for each key its newest place, or that it was
- * deleted. An adaptive radix tree (base/art.h) in a slab of fixed size, so that it cannot grow past its
+ * The changes since the last checkpoint, in key order: for each key its newest place, or that it
+ * was
+ * deleted. An adaptive radix tree (base/art.h) in a slab of fixed size, so that it cannot grow
+ * past its
  * budget. Applying a durable change must not fail: room is reserved before the change is written.
  */
 #ifndef KVASIR_KV_BLOBKV_MEMTAB_H
@@ -32,7 +34,8 @@ bool bkv_memtab_put(struct bkv_memtab *m, struct bytes key, const struct bkv_pla
                     struct bkv_place *out_old);
 const struct bkv_mem_entry *bkv_memtab_find(const struct bkv_memtab *m, struct bytes key);
 /** The first entry >= key (after: > key), NULL at the end. */
-const struct bkv_mem_entry *bkv_memtab_seek(const struct bkv_memtab *m, struct bytes key, bool after);
+const struct bkv_mem_entry *bkv_memtab_seek(const struct bkv_memtab *m, struct bytes key, bool
+  after);
 uint64_t bkv_memtab_count(const struct bkv_memtab *m);
 uint64_t bkv_memtab_bytes(const struct bkv_memtab *m); /* used and reserved */
 /** How full it is, 0 to 1: a checkpoint is due at about 0.75. */

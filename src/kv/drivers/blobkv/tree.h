@@ -53,11 +53,13 @@ int bkv_tree_find(struct rt_task *t, struct bkv_tree *tree, struct bytes key,
                   struct bkv_place *out);
 
 /**
- * Merges a memtable that nobody changes any more into a new tree. `replaced` is told of each leaf entry
+ * Merges a memtable that nobody changes any more into a new tree. `replaced` is told of each leaf
+ * entry
  * that is not in the new tree any more (its key was stored again, deleted or moved); `dropped` of
  * each leaf page that is not. `must_rewrite(addr)`: leaves that have to move although no key of
  * them changed (their segment is being emptied); may be NULL. Yields now and then. What memtable
- * and leaf have under one number: the memtable's (it was moved); a memtable entry with a smaller number
+ * and leaf have under one number: the memtable's (it was moved); a memtable entry with a smaller
+ * number
  * than the leaf's is ignored, and told to `replaced` like the leaf's would be.
  * On failure nothing of the old tree has changed; pages already written are told to `dropped`.
  */
@@ -77,12 +79,14 @@ size_t bkv_tree_encode(const struct bkv_tree *tree, uint64_t *pos, uint8_t *out,
 struct bkv_tree_decoder;
 struct bkv_tree_decoder *bkv_tree_decoder_new(struct bkv_tree_io *io);
 int bkv_tree_decode(struct bkv_tree_decoder *d, const uint8_t *in, size_t len);
-/** The end of the bytes: the tree, or -EBADMSG. Frees the decoder either way (NULL out: only that). */
+/** The end of the bytes: the tree, or -EBADMSG. Frees the decoder either way (NULL out: only
+ * that). */
 int bkv_tree_decoded(struct bkv_tree_decoder *d, struct bkv_tree **out_tree);
 
 /**
  * Walks keys in order through up to two memtables and a tree: the newest place of each key, deleted
- * ones left out. Stays right while memtables change, as long as the sources are the same ones; leaves are
+ * ones left out. Stays right while memtables change, as long as the sources are the same ones;
+ * leaves are
  * read ahead (up to `ahead`). The cursor keeps the tree.
  */
 struct bkv_cursor;

@@ -438,6 +438,10 @@ static void bad_parameters_are_named(void **state)
     assert_int_equal(uri_params(&u, NULL, &v, &e), -EINVAL);
     assert_int_equal(uri_parse("mem:", &u, &e), 0);
     assert_int_equal(uri_params(&u, NULL, &v, &e), 0);
+    assert_null(v.fragment);
+    assert_int_equal(uri_parse("lvol:/d?#store/%61", &u, &e), 0);
+    assert_int_equal(uri_params(&u, NULL, &v, &e), 0);
+    assert_string_equal(v.fragment, "store/a");
 }
 
 int main(void)

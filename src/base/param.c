@@ -394,7 +394,7 @@ int uri_params(struct uri *uri, const struct param *table, struct param_values *
     while (table[n].name != NULL)
         n++;
     must(n <= PARAM_MAX);
-    *out = (struct param_values){.table = table};
+    *out = (struct param_values){.table = table, .fragment = uri->fragment};
     uri->query = NULL;
     while (pair != NULL) {
         char *next = cut_at(pair, '&');

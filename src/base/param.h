@@ -29,9 +29,10 @@ struct param {
 
 #define PARAM_MAX 32
 
-/** Parsed values, index for index with the table; `text` lives in the uri. */
+/** Parsed values, index for index with the table; texts live in the uri. */
 struct param_values {
     const struct param *table;
+    const char *fragment; /* of the URI: what part of path is meant; NULL when absent */
     bool given[PARAM_MAX];
     union {
         const char *str;

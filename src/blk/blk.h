@@ -179,6 +179,7 @@ struct blk_driver {
     const char *name;          /* directory and URI scheme, "_" for "+" */
     const char *help;          /* one sentence for --help and the man page */
     const struct param *params; /* accepted in ?name=value&...; see base/param.h */
+    bool fragment;              /* its URIs may end in #name (params->fragment) */
     size_t dev_bytes;           /* the driver's part of a device, zeroed: blk_driver_dev() */
     size_t chan_bytes;          /* and of a channel */
     /* path: what stands between "scheme:" and "?"; fill in `info`. May wait. */

@@ -97,7 +97,7 @@ static int target_parse(const char *text, struct target *target, struct err *why
     }
     if (target->drv == NULL)
         return unknown_scheme(target->uri.scheme, why);
-    if (target->uri.fragment != NULL)
+    if (target->uri.fragment != NULL && !target->drv->fragment)
         return err_set(why, -EINVAL, "%s: devices of %s: have no #fragment", text,
                        target->uri.scheme);
     return uri_params(&target->uri, target->drv->params != NULL ? target->drv->params : none,
@@ -200,23 +200,28 @@ static int dev_open(struct rt_task *t, struct blk_dev *dev, const struct target 
 
 /* --- open and close --------------------------------------------------------------------------- */
 
-/* Under the lock: 1 and a reference, 0 when it is not open, or an errno. */
+/*
+ * Under the lock: 1 and a reference, 0 when it is not open, or an errno. A device that this very
+ * task is opening (its base has the same driver) is none to wait for.
+ */
 static int find(struct rt_task *t, const char *uri, const struct target *target,
                 struct blk_dev **out_dev, struct err *why)
 {
     struct rt_reactor *rt0 = rt_reactor(0);
     struct blk_dev *dev;
+    bool unsure;
     int rc;
 
 again:
+    unsure = false;
     list_for_each (dev, &reg.devs, struct blk_dev, link) {
         if (dev->rt0 != rt0 || dev->drv != target->drv)
             continue;
         if (target->drv->same == NULL && strcmp(dev->uri, uri) != 0)
             continue;
         if (dev->state != BLK_DEV_OPEN) {
-            wait_for_change(t);
-            goto again;
+            unsure |= dev->opener != t;
+            continue;
         }
         rc = 1;
         if (target->drv->same != NULL)
@@ -228,6 +233,10 @@ again:
             *out_dev = dev;
         }
         return rc;
+    }
+    if (unsure) {
+        wait_for_change(t);
+        goto again;
     }
     return 0;
 }
@@ -246,8 +255,10 @@ int blk_open(struct rt_task *t, const char *uri, struct blk_dev **out_dev, struc
     pthread_mutex_lock(&reg.lock);
     rc = find(t, uri, target, out_dev, why);
     dev = rc == 0 ? dev_new(uri, target->drv) : NULL;
-    if (dev != NULL)
+    if (dev != NULL) {
+        dev->opener = t;
         list_add_tail(&reg.devs, &dev->link);
+    }
     pthread_mutex_unlock(&reg.lock);
     if (rc != 0)
         return MIN(rc, 0);
@@ -257,6 +268,7 @@ int blk_open(struct rt_task *t, const char *uri, struct blk_dev **out_dev, struc
     rc = dev_open(t, dev, target, why);
     pthread_mutex_lock(&reg.lock);
     dev->state = BLK_DEV_OPEN;
+    dev->opener = NULL;
     if (rc < 0)
         list_del(&dev->link);
     changed();

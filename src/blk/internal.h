@@ -112,6 +112,7 @@ struct blk_dev {
     /* Under the registry's lock (dev.c). */
     struct list link;
     enum blk_dev_state state;
+    struct rt_task *opener; /* the task that is opening it; else NULL */
     unsigned refs;
 
     /* Under `lock`. */

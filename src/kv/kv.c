@@ -124,6 +124,9 @@ static int target_parse(const char *uri, struct target *out, struct err *why)
     }
     if (out->driver == NULL)
         return unknown_scheme(out->uri.scheme, why);
+    if (out->uri.fragment != NULL && !out->driver->fragment)
+        return err_set(why, -EINVAL, "%.128s: devices of %.32s: have no #fragment", uri,
+                       out->uri.scheme);
     return uri_params(&out->uri, out->driver->params != NULL ? out->driver->params : none,
                       &out->params, why);
 }

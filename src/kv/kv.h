@@ -247,6 +247,7 @@ struct kv_driver {
     const char *name;
     const char *help;
     const struct param *params;
+    bool fragment; /* its URIs may end in #name (params->fragment) */
     size_t dev_bytes;
     size_t chan_bytes;
     /* All requests run on the reactor that opened the device; the layer carries them there. */

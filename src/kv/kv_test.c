@@ -52,6 +52,7 @@ static int open_task(struct rt_task *t, void *arg)
     CHECK(kv_open(t, "mem:?colour=red", &a, &why) == -EINVAL);
     CHECK(kv_open(t, "mem:path", &a, &why) == -EINVAL);
     CHECK(kv_open(t, "mem:?size=4K", &a, &why) == -EINVAL);
+    CHECK(kv_open(t, "mem:?size=16M#x", &a, &why) == -EINVAL);
 
     CHECK(kv_open(t, "mem:?size=16M&name=x", &a, &why) == 0);
     CHECK(kv_open(t, "mem:?size=16M&name=x", &b, &why) == 0);

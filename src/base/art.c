@@ -251,7 +251,14 @@ static struct node *node_new(struct art *a, enum node_type type)
         return NULL;
     memset(n, 0, node_bytes[type]);
     n->type = (uint8_t)type;
+    a->nodes[type]++;
     return n;
+}
+
+static void node_free(struct art *a, struct node *n)
+{
+    a->nodes[n->type]--;
+    slab_free(a->slab, n);
 }
 
 static void set_prefix(struct node *n, const uint8_t *bytes, size_t len)
@@ -389,7 +396,7 @@ static int add_child(struct art *a, void **slot, struct art_key *k, size_t depth
 
         if (bigger == NULL)
             return -ENOMEM;
-        slab_free(a->slab, n);
+        node_free(a, n);
         *slot = n = bigger;
     }
     child_put(n, k->bytes[depth], from_key(k));
@@ -431,6 +438,29 @@ static int add_at(struct art *a, struct art_key *k)
     }
 }
 
+/*
+ * One add makes one node at most: a NODE4 where a key or a prefix is split, or a bigger one for a
+ * node that is full. Only nodes that are there can be full at once; one made now takes as many adds
+ * to fill as its kind has room above the kind below.
+ */
+uint64_t art_spans_worst(const struct art *a, uint64_t adds)
+{
+    uint64_t spans = 0;
+
+    for (unsigned type = NODE4; type <= NODE256; type++) {
+        uint64_t made = adds;
+        uint64_t per_span = SLAB_SPAN_BYTES / round_up_u64(node_bytes[type] + 8, 16);
+
+        if (type > NODE4) {
+            unsigned room = node_room[type - 1] - (type > NODE16 ? node_room[type - 2] : 2);
+
+            made = MIN(adds, a->nodes[type - 1] + adds / room);
+        }
+        spans += (made + per_span - 1) / per_span;
+    }
+    return spans;
+}
+
 int art_add(struct art *a, struct art_key *k)
 {
     int rc;
@@ -466,7 +496,7 @@ static void merge_child(struct art *a, void **slot)
         c->prefix_len += n->prefix_len + 1;
     }
     *slot = child;
-    slab_free(a->slab, n);
+    node_free(a, n);
 }
 
 /* Brings the node at *slot back into shape after something was taken out of it. */
@@ -476,7 +506,7 @@ static void tidy(struct art *a, void **slot)
 
     if (n->nchildren == 0) {
         *slot = from_key(n->end);
-        slab_free(a->slab, n);
+        node_free(a, n);
         return;
     }
     if (n->nchildren == 1 && n->end == NULL) {
@@ -490,7 +520,7 @@ static void tidy(struct art *a, void **slot)
         if (smaller == NULL)
             return;
         *slot = smaller;
-        slab_free(a->slab, n);
+        node_free(a, n);
     }
 }
 

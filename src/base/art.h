@@ -29,6 +29,7 @@ struct art {
     struct slab *slab;
     void *root;
     uint64_t count;
+    uint32_t nodes[4]; /* inner nodes, by size */
 };
 
 void art_init(struct art *a, struct slab *slab);
@@ -37,6 +38,9 @@ void art_init(struct art *a, struct slab *slab);
 int art_add(struct art *a, struct art_key *k);
 /** Takes a key that is in the set out of it. Never fails. */
 void art_del(struct art *a, struct art_key *k);
+/** How many spans the next `adds` calls of art_add() take from the slab at most, when nobody else
+ * uses it and nothing is taken out: for those that must not fail later. */
+uint64_t art_spans_worst(const struct art *a, uint64_t adds);
 /** The key itself, or NULL. */
 struct art_key *art_find(const struct art *a, struct bytes key);
 /** The smallest key >= `key` (with `after`: > `key`), or NULL. An empty `key` is before all. */

@@ -114,12 +114,12 @@ void hash_seed(uint64_t k0, uint64_t k1)
     } while (0)
 
 /* SipHash (Aumasson, Bernstein 2012) with one compression and three finalization rounds. */
-uint64_t hash_bytes(struct bytes b)
+uint64_t hash_bytes_keyed(uint64_t k0, uint64_t k1, struct bytes b)
 {
-    uint64_t v0 = seed_k0 ^ 0x736f6d6570736575ull;
-    uint64_t v1 = seed_k1 ^ 0x646f72616e646f6dull;
-    uint64_t v2 = seed_k0 ^ 0x6c7967656e657261ull;
-    uint64_t v3 = seed_k1 ^ 0x7465646279746573ull;
+    uint64_t v0 = k0 ^ 0x736f6d6570736575ull;
+    uint64_t v1 = k1 ^ 0x646f72616e646f6dull;
+    uint64_t v2 = k0 ^ 0x6c7967656e657261ull;
+    uint64_t v3 = k1 ^ 0x7465646279746573ull;
     uint64_t last = (uint64_t)b.len << 56;
     size_t whole = b.len & ~(size_t)7;
 
@@ -140,4 +140,9 @@ uint64_t hash_bytes(struct bytes b)
     SIP_ROUND;
     SIP_ROUND;
     return v0 ^ v1 ^ v2 ^ v3;
+}
+
+uint64_t hash_bytes(struct bytes b)
+{
+    return hash_bytes_keyed(seed_k0, seed_k1, b);
 }

@@ -37,6 +37,8 @@ struct map_node *map_next(const struct map_node *node);
 /** SipHash-1-3 under a seed of this process (hash_seed), which sim sets to its own. */
 uint64_t hash_bytes(struct bytes b);
 void hash_seed(uint64_t k0, uint64_t k1);
+/** The same under a key of the caller's: for hashes that outlive the process. */
+uint64_t hash_bytes_keyed(uint64_t k0, uint64_t k1, struct bytes b);
 
 /** Mixes a number into a hash; not keyed. */
 static inline uint64_t hash_u64(uint64_t v)

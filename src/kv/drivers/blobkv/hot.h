@@ -4,9 +4,9 @@
  * long it is, found by hash, without the key. It is a cache with one promise (decisions/0009, rule
  * 3): when the record it names is of the key that was asked for, it is the current version.
  *
- * Buckets of 16 slots (two cache lines), linear hashing: the table grows by one bucket at a time as
- * keys come, up to its limit; a full bucket forgets a slot. A slot: 26 bits of the hash, 6 bits of
- * size class, 32 bits of sector number (address / 512).
+ * Buckets of 16 slots (two cache lines); a full one spills into the next. The table grows by a
+ * sixteenth at a time, some buckets with each new key, up to its limit; there a full bucket
+ * forgets a slot. hot.c tells how.
  */
 #ifndef KVASIR_KV_BLOBKV_HOT_H
 #define KVASIR_KV_BLOBKV_HOT_H
@@ -15,7 +15,8 @@
 
 struct bkv_hot;
 
-/** `max_bytes`: the limit of memory; reserved, not committed. NULL: no address space. */
+/** `max_bytes`: the limit of memory; reserved, not committed. With less than 256 it holds nothing.
+ * NULL: no address space. */
 struct bkv_hot *bkv_hot_new(uint64_t max_bytes);
 void bkv_hot_free(struct bkv_hot *h);
 
@@ -25,10 +26,11 @@ struct bkv_hot_hit {
     uint64_t addr;      /* of the sector, a multiple of 512 */
     uint32_t read_bytes; /* a multiple of 512 that holds the record unless it says otherwise */
 };
-unsigned bkv_hot_find(const struct bkv_hot *h, uint64_t hash, struct bkv_hot_hit *out, unsigned
-  max);
+unsigned bkv_hot_find(const struct bkv_hot *h, uint64_t hash, struct bkv_hot_hit *out,
+                      unsigned max);
 
-/** The key of `hash` is now at addr: what could be an older place of it is forgotten. */
+/** The key of `hash` is now at addr: what could be an older place of it is forgotten. A place that
+ * cannot be told (above 2 TiB) is only forgotten. */
 void bkv_hot_set(struct bkv_hot *h, uint64_t hash, uint64_t addr, uint32_t rec_len);
 /** The key is no more. */
 void bkv_hot_del(struct bkv_hot *h, uint64_t hash);
@@ -36,6 +38,8 @@ void bkv_hot_del(struct bkv_hot *h, uint64_t hash);
 void bkv_hot_move(struct bkv_hot *h, uint64_t hash, uint64_t from, uint64_t to, uint32_t rec_len);
 /** Learned by reading the index: adds the place unless the table has a candidate for this hash. */
 void bkv_hot_learn(struct bkv_hot *h, uint64_t hash, uint64_t addr, uint32_t rec_len);
+/** Memory in use, and slots that name a place. */
 uint64_t bkv_hot_bytes(const struct bkv_hot *h);
+uint64_t bkv_hot_count(const struct bkv_hot *h);
 
 #endif

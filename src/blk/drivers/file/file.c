@@ -198,6 +198,24 @@ static int describe(struct file_dev *d, const struct file_opts *o, const struct 
     return 0;
 }
 
+/* A path that is open is the same device unless something else is asked of it than it is: then it
+ * is opened anew, and the lock decides. */
+static int file_same(struct blk_dev *dev, const char *path, const struct param_values *params,
+                     struct err *why)
+{
+    const struct file_dev *d = blk_driver_dev(dev);
+    const struct blk_info *info = blk_info(dev);
+    bool readonly = (info->caps & BLK_CAP_READ_ONLY) != 0;
+
+    if (strcmp(d->path, path) != 0 || param_flag(params, "readonly") != readonly ||
+        strcmp(param_str(params, "direct"), d->direct ? "off" : "on") == 0)
+        return 0;
+    if (param_given(params, "block_size") && param_u64(params, "block_size") != info->block_bytes)
+        return 0;
+    return !param_given(params, "size") || param_u64(params, "size") == info->nblocks
+                                                                            << d->block_shift;
+}
+
 static void probe_caps(struct rt_task *t, struct file_dev *d, const struct file_opts *o,
                        struct blk_info *info)
 {
@@ -248,14 +266,17 @@ static int file_open(struct rt_task *t, struct blk_dev *dev, const char *path,
     if (rc < 0)
         return rc;
     rc = blk_file_lock(t, d->fd, path, !o.readonly, why);
+    d->path = strdup(path);
+    if (rc == 0 && d->path == NULL)
+        rc = err_set(why, -ENOMEM, "%s: out of memory", path);
     if (rc == 0)
         rc = describe(d, &o, &geo, info, why);
     if (rc < 0) {
         rt_close(t, d->fd);
+        free_p(&d->path);
         return rc;
     }
     probe_caps(t, d, &o, info);
-    d->path = strdup(path);
     return 0;
 }
 
@@ -425,6 +446,7 @@ const struct blk_driver blk_file_driver = {
     .dev_bytes = sizeof(struct file_dev),
     .chan_bytes = sizeof(struct file_chan),
     .open = file_open,
+    .same = file_same,
     .close = file_close,
     .chan_open = file_chan_open,
     .submit = file_submit,

@@ -53,9 +53,14 @@ int blob_format(struct rt_task *t, struct blk_dev *dev, const struct blob_format
  */
 int blob_store_open(struct rt_task *t, const char *blk_uri, const uint8_t *bstype, unsigned flags,
                     struct blob_store **out_bs, struct err *why);
+/** The same for a device that the caller has open; the store takes a reference of its own. */
+int blob_store_open_dev(struct rt_task *t, struct blk_dev *dev, const uint8_t *bstype,
+                        unsigned flags, struct blob_store **out_bs, struct err *why);
 /** The last reference writes the masks and marks the store clean. Blobs are closed by then. */
 void blob_store_close(struct rt_task *t, struct blob_store *bs);
 struct blk_dev *blob_store_dev(const struct blob_store *bs);
+/** Where its metadata lives. */
+struct rt_reactor *blob_store_home(const struct blob_store *bs);
 
 struct blob_store_info {
     uint32_t block_bytes;

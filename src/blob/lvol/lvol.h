@@ -12,22 +12,31 @@
 #define LVOL_NAME_MAX 63
 #define LVOL_UUID_TEXT 37 /* 36 characters, lower case, and NUL */
 
+struct lvs_shared;
+
 /** A shared reference to an open lvolstore. */
 struct lvs {
     struct blob_store *bs;
+    struct lvs_shared *shared; /* what all references to the store have in common (internal.h) */
     char name[LVOL_NAME_MAX + 1];
     char uuid[LVOL_UUID_TEXT];
+    bool formatted; /* this call made the store */
 };
 
 struct lvs_format_opts {
     const char *name;       /* NULL: "lvs" */
     struct blob_format_opts blob;
 };
+/** Makes an empty lvolstore of the device, whatever was there; as blob_format(). */
 int lvs_format(struct rt_task *t, struct blk_dev *dev, const struct lvs_format_opts *opts,
                struct err *why);
 
+/** 1 when the device may become a store without loss: its first and last 128 KiB are zero. 0, or a
+ * negative errno. */
+int lvs_probe_empty(struct rt_task *t, struct blk_dev *dev);
+
 #define LVS_OPEN_READ_ONLY 1u
-#define LVS_OPEN_FORMAT 2u /* a device that is all zeroes at its start becomes an empty lvolstore */
+#define LVS_OPEN_FORMAT 2u /* a device that is empty (lvs_probe_empty) becomes an empty lvolstore */
 
 /**
  * Opens the lvolstore on a block device. With text: as blob_store_open(), and -EBADMSG when the
@@ -37,9 +46,39 @@ int lvs_format(struct rt_task *t, struct blk_dev *dev, const struct lvs_format_o
 int lvs_open(struct rt_task *t, const char *blk_uri, unsigned flags,
              const struct lvs_format_opts *fopts, struct lvs *out, struct err *why);
 void lvs_close(struct rt_task *t, struct lvs *lvs);
+/** For sim, after a crash: forgets the reference without I/O (the store itself: blob_abandon()). */
+void lvs_abandon(struct lvs *lvs);
+
+/** How a file or block device of the kernel is opened as the device of a store. */
+struct lvol_file_opts {
+    const char *path;
+    uint64_t block_bytes; /* 0: its own */
+    uint64_t size_bytes;  /* not 0: the file is made when it is not there */
+    const char *direct;   /* NULL: auto */
+    bool readonly;
+};
+/** The URI "file:..." of it, so that the same device has the same URI everywhere. -ENAMETOOLONG. */
+int lvol_file_uri(const struct lvol_file_opts *o, char *out, size_t max);
 
 /** The blob of a name or of a uuid. -ENOENT. */
 int lvol_find(struct rt_task *t, const struct lvs *lvs, const char *name_or_uuid, uint64_t *out_id);
+/**
+ * The same for what people write behind a '#': "name", "uuid" or "store/name". -ENOENT with text:
+ * what there is; -EINVAL nothing was given.
+ */
+int lvol_lookup(struct rt_task *t, const struct lvs *lvs, const char *what, uint64_t *out_id,
+                struct err *why);
+/** Ids of volumes in ascending order: the first one >= `from`; -ENOENT there is none. */
+int lvol_next(struct rt_task *t, const struct lvs *lvs, uint64_t from, uint64_t *out_id);
+
+#define LVOL_UUID_MAX 64 /* a volume without a uuid is called STORE-UUID_ID, as SPDK does it */
+struct lvol_info {
+    char name[LVOL_NAME_MAX + 1];
+    char uuid[LVOL_UUID_MAX];
+    uint8_t uuid_bytes[16]; /* zero when it has none */
+    struct blob_info blob;
+};
+int lvol_info(struct rt_task *t, const struct lvs *lvs, uint64_t id, struct lvol_info *out);
 
 struct lvol_create_opts {
     const char *name;    /* 1..63 characters, unique in the store */
@@ -58,6 +97,23 @@ int lvol_snapshot(struct rt_task *t, const struct lvs *lvs, uint64_t id, const c
                   uint64_t *out_id, struct err *why);
 int lvol_clone(struct rt_task *t, const struct lvs *lvs, uint64_t snapshot, const char *name,
                uint64_t *out_id, struct err *why);
+/** -EBUSY it is in use, or a snapshot with several clones. */
 int lvol_delete(struct rt_task *t, const struct lvs *lvs, uint64_t id, struct err *why);
+/** Rounded up to clusters. Who has the volume open as a device is told. */
+int lvol_resize(struct rt_task *t, const struct lvs *lvs, uint64_t id, uint64_t len_bytes,
+                struct err *why);
+int lvol_set_read_only(struct rt_task *t, const struct lvs *lvs, uint64_t id, struct err *why);
+
+/* As the functions of the same names in blob.h; `progress` may be NULL. */
+struct lvol_progress {
+    blob_progress_fn fn;
+    void *arg;
+};
+int lvol_inflate(struct rt_task *t, const struct lvs *lvs, uint64_t id,
+                 const struct lvol_progress *progress, struct err *why);
+int lvol_decouple(struct rt_task *t, const struct lvs *lvs, uint64_t id,
+                  const struct lvol_progress *progress, struct err *why);
+int lvol_shallow_copy(struct rt_task *t, const struct lvs *lvs, uint64_t id, struct blk_dev *to,
+                      const struct lvol_progress *progress, struct err *why);
 
 #endif

@@ -92,7 +92,9 @@ enum bkv_type {
 };
 #define BKV_F_ZSTD 1u
 #define BKV_F_LZ4 2u
-#define BKV_F_SEALED 4u /* encrypted: nonce, then key and value, then tag (see codec.h) */
+#define BKV_F_SEALED 4u /* encrypted: nonce, then key and value, then tag; stored_len counts nonce
+                           and tag; bytes 4 to 31 of the head are authenticated with them */
+#define BKV_F_KNOWN 7u
 
 struct bkv_record {
     le32 crc;        /*  0  of all that follows: head, key, stored value */
@@ -109,30 +111,37 @@ static_assert(sizeof(struct bkv_record) == 32, "record head");
 
 /* --- chunk: a piece of a large value */
 /*
- * Head, checksums and key, zeroes up to the next sector, then data_len bytes, zeroes up to the next
- * sector. The checksums are of the stored bytes, unit by unit, each by bkv_crc() at its address.
+ * Head, checksums, seals and key, zeroes up to the next sector, then data_len bytes, zeroes up to
+ * the next sector. The checksums are of the stored bytes, unit by unit, each by bkv_crc() at its
+ * address. When encrypted each unit is so on its own (with bytes 8 to 31 of the head and le32 its
+ * number authenticated), and so is the key (with bytes 8 to 31): nonce, key, tag.
  */
 #define BKV_CHUNK_MAGIC 0x4e4b4342u /* "BCKN" */
 struct bkv_chunk_head {
-    le32 crc;        /*  0  of the rest of the head, the checksums and the key */
+    le32 crc;        /*  0  of the rest of the head, the checksums, the seals and the key */
     le32 magic;      /*  4 */
-    le32 data_len;   /*  8 */
-    le16 key_len;    /* 12 */
-    uint8_t flags;   /* 14  BKV_F_* */
+    le32 data_len;   /*  8  as stored */
+    le16 key_len;    /* 12  without nonce and tag */
+    uint8_t flags;   /* 14  BKV_F_*; compressed: all data as one */
     uint8_t rsvd;    /* 15 */
-    le64 value_id;   /* 16  same in all chunks of a value, as in its extents */
-    le64 offset;     /* 24  in the stored value */
-    uint8_t data[];  /* 32  le32 per unit, then the key */
+    le64 value_id;   /* 16  same in all chunks that were written as one value */
+    le64 offset;     /* 24  of the first byte, in what was written then, before compression */
+    uint8_t data[];  /* 32  le32 per unit; when encrypted 28 bytes per unit: nonce, tag; the key */
 };
 static_assert(sizeof(struct bkv_chunk_head) == 32, "chunk head");
 
-/* What a LARGE record holds: le64 value_id, then these, in order. */
+/* What a LARGE record holds: le64 value_id, then these, in order. Values that were appended to have
+ * extents of several value_ids: what binds an extent to its chunk is the head's checksum. */
 struct bkv_extent {
-    le64 addr; /* of the chunk's head */
-    le32 data_len;
-    le32 head_len; /* bytes of head, checksums, key and zeroes: data begins after them */
+    le64 addr;     /*  0  of the chunk's head */
+    le32 data_len; /*  8 */
+    le32 head_len; /* 12  bytes of head, checksums, key and zeroes: data begins after them */
+    le32 raw_len;  /* 16  bytes of the value: data_len before compression */
+    le32 head_crc; /* 20  bkv_chunk_head.crc */
 };
-static_assert(sizeof(struct bkv_extent) == 16, "extent");
+static_assert(sizeof(struct bkv_extent) == 24, "extent");
+#define BKV_LARGE_HEAD_BYTES 8u
+#define BKV_EXTENTS_MAX ((BKV_INLINE_MAX - BKV_LARGE_HEAD_BYTES) / 24u)
 
 /* --- index leaf: 4096 bytes; see leaf.h for the entries */
 
@@ -183,11 +192,14 @@ struct bkv_super {
     le32 nextents;       /* 188  of the checkpoint: fences, then the segment table (checkpoint.h) */
     struct bkv_root_extent extent[BKV_ROOT_EXTENTS]; /* 192 */
     uint8_t seal[128];   /* 2752  what opening an encrypted store needs (codec.h); else zero */
-    uint8_t rsvd[1216];  /* 2880 */
+    uint8_t compress;    /* 2880  of what is written now: enum bkv_compress */
+    uint8_t level;       /* 2881  and how hard; 0: the library's own */
+    uint8_t rsvd[1214];  /* 2882 */
 };
 static_assert(sizeof(struct bkv_super) == BKV_PAGE_BYTES, "super slot");
 static_assert(offsetof(struct bkv_super, pos) == 104, "super slot");
 static_assert(offsetof(struct bkv_super, extent) == 192, "super slot");
+static_assert(offsetof(struct bkv_super, seal) == 2752, "super slot");
 
 /* One segment in the checkpoint's table. */
 struct bkv_seg_entry {

@@ -264,6 +264,7 @@ static int run_once(struct bench *b, const struct phase *p)
         rc = b->engine->open(b);
     }
     line = line_of(b, p, 1, 0, &before);
+    sync(); /* what is delayed has no blocks yet */
     json_object_set_new(line, "disk", json_integer((json_int_t)cost_disk_bytes(b->dir)));
     print_line(line);
     return rc;

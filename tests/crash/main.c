@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* crash SUBJECT [options]: see README.md. */
+#include "history.h"
+#include "kvm.h"
+#include "walk.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const struct subject *const subjects[] = {&subject_blk};
+
+static int usage(void)
+{
+    fprintf(stderr,
+            "usage: crash SUBJECT [--seed N] [--seeds N] [--images N] [--jobs N] [--cut N[..N]]\n"
+            "             [--image N] [-v]\n"
+            "       crash history URI [--seed N] [--ops N] [--round N] [--reactors N] [--keeps]\n"
+            "subjects:");
+    for (unsigned i = 0; i < ARRAY_LEN(subjects); i++)
+        fprintf(stderr, " %s", subjects[i]->name);
+    fprintf(stderr, "\n");
+    return 2;
+}
+
+static double seconds(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static int run_walk(const struct subject *s, struct walk_opts *o, uint64_t seeds)
+{
+    unsigned bad = 0;
+
+    for (uint64_t i = 0; i < seeds; i++, o->seed++) {
+        struct walk_result r;
+        double begin = seconds();
+
+        if (walk(s, o, &r) < 0)
+            bad++;
+        printf("crash: %s: seed %llu: %llu writes, %llu flushes; %llu cuts, %llu images (%llu cut "
+               "twice), %llu failures; %.1f s\n",
+               s->name, (unsigned long long)o->seed, (unsigned long long)r.writes,
+               (unsigned long long)r.flushes, (unsigned long long)r.cuts,
+               (unsigned long long)r.images, (unsigned long long)r.nested,
+               (unsigned long long)r.failures, seconds() - begin);
+        if (r.failures > 0)
+            printf("crash: %s: found after %llu images\n", s->name,
+                   (unsigned long long)r.first_found);
+    }
+    printf("%llu passed, %u failed\n", (unsigned long long)(seeds - bad), bad);
+    return bad > 0;
+}
+
+static int main_history(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"seed", 1, NULL, 's'},     {"ops", 1, NULL, 'o'},   {"round", 1, NULL, 'r'},
+        {"reactors", 1, NULL, 'R'}, {"keeps", 0, NULL, 'k'}, {NULL, 0, NULL, 0},
+    };
+    struct history_opts o = {.uri = argv[2], .seed = 1, .ops = 100000, .round = 500, .reactors = 1};
+    int c, rc;
+
+    for (optind = 3; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        uint64_t n = optarg != NULL ? strtoull(optarg, NULL, 10) : 0;
+
+        switch (c) {
+        case 's':
+            o.seed = n;
+            break;
+        case 'o':
+            o.ops = n;
+            break;
+        case 'r':
+            o.round = (unsigned)n;
+            break;
+        case 'R':
+            o.reactors = (unsigned)n;
+            break;
+        case 'k':
+            o.keeps = true;
+            break;
+        default:
+            return usage();
+        }
+    }
+    rc = history(&o);
+    printf("%d passed, %d failed\n", rc == 0, rc != 0);
+    return rc != 0;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"seed", 1, NULL, 's'}, {"seeds", 1, NULL, 'S'}, {"images", 1, NULL, 'n'},
+        {"jobs", 1, NULL, 'j'}, {"cut", 1, NULL, 'c'},   {"image", 1, NULL, 'i'},
+        {NULL, 0, NULL, 0},
+    };
+    struct walk_opts o = {.seed = 1,
+                          .images = 10000,
+                          .jobs = (unsigned)sysconf(_SC_NPROCESSORS_ONLN),
+                          .failures_max = 3};
+    const struct subject *s = NULL;
+    uint64_t seeds = 1;
+    int c;
+
+    kvm_init();
+    if (argc > 2 && strcmp(argv[1], "history") == 0)
+        return main_history(argc, argv);
+    for (unsigned i = 0; argc > 1 && i < ARRAY_LEN(subjects); i++)
+        if (strcmp(argv[1], subjects[i]->name) == 0)
+            s = subjects[i];
+    if (s == NULL)
+        return usage();
+    for (optind = 2; (c = getopt_long(argc, argv, "v", options, NULL)) != -1;) {
+        char *end = optarg;
+        uint64_t n = optarg != NULL ? strtoull(optarg, &end, 10) : 0;
+
+        switch (c) {
+        case 's':
+            o.seed = n;
+            break;
+        case 'S':
+            seeds = n;
+            break;
+        case 'n':
+            o.images = n;
+            break;
+        case 'j':
+            o.jobs = (unsigned)n;
+            break;
+        case 'c':
+            o.cut_from = o.cut_to = (uint32_t)n;
+            if (strncmp(end, "..", 2) == 0)
+                o.cut_to = (uint32_t)strtoul(end + 2, NULL, 10);
+            else
+                o.jobs = 1;
+            break;
+        case 'i':
+            o.image = (uint32_t)n;
+            break;
+        case 'v':
+            o.verbose = true;
+            break;
+        default:
+            return usage();
+        }
+    }
+    return run_walk(s, &o, seeds);
+}

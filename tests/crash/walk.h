@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is tried (a subject: raw blocks, a blobstore, a KV store), and the walk through the crashes
+ * of one recorded workload.
+ */
+#ifndef KVASIR_CRASH_WALK_H
+#define KVASIR_CRASH_WALK_H
+
+#include "disk.h"
+
+#include "rt/rt.h"
+
+#define WHY_MAX 400
+
+/** For subjects: opening and looking at what a crash has left. */
+struct look {
+    bool go_on;      /* make more changes afterwards, and look at those as well */
+    bool after;      /* the changes of go_on are there */
+    bool close;      /* in good order; else left where it is */
+    struct dice dice;
+    char why[WHY_MAX]; /* what is wrong */
+};
+/** Notes what is wrong; -EILSEQ. */
+int look_bad(struct look *l, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+struct subject {
+    const char *name;
+    uint64_t disk_bytes;
+    uint32_t block_bytes;
+    unsigned reactors;
+    /* Makes what the workload begins with, and closes it. Called on an empty disk. */
+    int (*format)(struct rt_task *t, void *seed);
+    /* The workload. Every change is noted in the subject's model, with ticks. */
+    int (*work)(struct rt_task *t, void *seed);
+    /* The model as it is after the first `tick` ticks; ascending calls, from 0 after begin. */
+    void (*model_begin)(void);
+    void (*model_to)(uint32_t tick);
+    /* Opens, compares with the model; 0 or -EILSEQ with text. */
+    int (*look)(struct rt_task *t, void *look);
+    void (*show)(void); /* the model, for people; may be NULL */
+};
+
+struct walk_opts {
+    uint64_t seed;
+    uint64_t images;     /* about so many */
+    unsigned jobs;
+    uint32_t cut_from, cut_to; /* 0: all */
+    uint32_t image;      /* this one of the cut only, with cut_from == cut_to; from 1 */
+    bool verbose;
+    unsigned failures_max;
+};
+struct walk_result {
+    uint64_t writes, flushes, ticks;
+    uint64_t cuts, images, nested, failures;
+    uint64_t first_found; /* images tried until the first failure */
+};
+/** 0: everything held. Failures are printed with the command that replays them. */
+int walk(const struct subject *s, const struct walk_opts *o, struct walk_result *out);
+
+/** The workload alone, logged: the disk is left as it was before it; for walk and faults. */
+int walk_record(const struct subject *s, uint64_t seed, struct disk_log *out_log, char *why);
+
+extern const struct subject subject_blk, subject_blob, subject_kv;
+
+#endif

@@ -25,7 +25,7 @@
 #define BKV_ALIGN 16u           /* of records */
 #define BKV_PAGE_BYTES 4096u    /* of the index and the super slots */
 #define BKV_INLINE_MAX 32768u   /* longer values are chunks and a LARGE record */
-#define BKV_CHUNK_MAX (1u << 20)
+#define BKV_CHUNK_MAX (4u << 20) /* usually 1 MiB: see large.h */
 #define BKV_UNIT_BYTES 16384u   /* a chunk's checksums are of so many bytes each */
 #define BKV_KEY_MAX 2048u
 

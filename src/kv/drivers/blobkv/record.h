@@ -52,6 +52,9 @@ struct bkv_record_out {
 int bkv_record_decode(const uint8_t *buf, size_t len, uint64_t addr, uint32_t gen,
                       struct bkv_record_out *out, uint32_t *out_need);
 
+/** Takes apart what bkv_record_decode() has checked before, when it was read. */
+void bkv_record_view(const uint8_t *buf, struct bkv_record_out *out);
+
 /** The key: in the buffer, or decrypted into `scratch` (BKV_KEY_MAX bytes). 0; -EACCES no codec or
  * the wrong key; -EBADMSG. */
 int bkv_record_key(struct bkv_codec *codec, const struct bkv_record_out *rec, uint8_t *scratch,

@@ -193,12 +193,20 @@ int bkv_record_decode(const uint8_t *buf, size_t len, uint64_t addr, uint32_t ge
         return -EBADMSG;
     if (!bytes_are_zero(buf + used, rec_len - used) || !head_is_consistent(head))
         return -EBADMSG;
+    bkv_record_view(buf, out);
+    return (int)rec_len;
+}
+
+void bkv_record_view(const uint8_t *buf, struct bkv_record_out *out)
+{
+    const struct bkv_record *head = (const struct bkv_record *)buf;
+
     *out = (struct bkv_record_out){
         .type = head->type,
         .flags = head->flags,
         .seq = le64_get(head->seq),
         .value_len = le64_get(head->value_len),
-        .rec_len = rec_len,
+        .rec_len = bkv_record_len(le16_get(head->key_len), le32_get(head->stored_len)),
         .stored_len = le32_get(head->stored_len),
         .key_len = le16_get(head->key_len),
         .key_hash = le32_get(head->key_hash),
@@ -207,7 +215,6 @@ int bkv_record_decode(const uint8_t *buf, size_t len, uint64_t addr, uint32_t ge
         out->key = bytes_make(head->data, out->key_len);
     out->stored =
         bytes_make(head->data + out->key.len, out->key_len - out->key.len + out->stored_len);
-    return (int)rec_len;
 }
 
 /* Decrypts the first `want` bytes of key and value of a sealed record into `out`. */

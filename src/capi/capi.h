@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Behind include/kvasir/kvasir.h. lib.c has the library's own runtime and the error text; kv.c and
- * blk.c the synchronous calls, each one task on that runtime; loop.c the event-loop form.
+ * Behind include/kvasir. lib.c has the library's own runtime and the error text; kv.c, kv_list.c,
+ * kv_stream.c and blk.c the synchronous calls, each one task on that runtime; loop.c the event-loop
+ * form.
  */
 #ifndef KVASIR_CAPI_CAPI_H
 #define KVASIR_CAPI_CAPI_H
@@ -18,6 +19,7 @@ struct kvasir_kv {
     struct kvasir_loop *loop; /* NULL: the synchronous form */
     struct kv_dev *dev;
     struct kv_chan *chan;
+    struct kv_snap *snap;     /* a snapshot of the device, which has references of its own */
 };
 
 struct kvasir_blk {
@@ -41,6 +43,17 @@ int capi_kv_open(struct rt_task *t, const char *uri, struct kvasir_kv *kv, struc
 void capi_kv_close(struct rt_task *t, struct kvasir_kv *kv);
 int capi_blk_open(struct rt_task *t, const char *uri, struct kvasir_blk *blk, struct err *why);
 void capi_blk_close(struct rt_task *t, struct kvasir_blk *blk);
+
+#define CAPI_STORE_FLAGS                                                                           \
+    (KVASIR_MUST_EXIST | KVASIR_MUST_NOT_EXIST | KVASIR_IF_VERSION | KVASIR_APPEND)
+
+/** One request of the synchronous form, set up but for req.req. */
+struct capi_request {
+    struct kvasir_kv *kv;
+    struct kv_req req;
+};
+/** Submits it and waits. Sets the text. */
+int capi_run(struct capi_request *c);
 
 /** Bytes to blocks. -EINVAL when they are no multiple. */
 int capi_blocks(const struct kvasir_blk *blk, uint64_t off, uint64_t len, uint64_t *out_lba,

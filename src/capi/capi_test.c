@@ -215,6 +215,174 @@ static void blocks(void **state)
     use_blk(blk_uri);
 }
 
+/* --- the rest of kvasir/kv.h ------------------------------------------------------------------ */
+
+static void use_iterators(struct kvasir_kv *kv)
+{
+    struct kvasir_iter *it;
+    const void *key;
+    char name[16];
+    size_t len;
+    int n = 0;
+
+    for (int i = 0; i < 30; i++) {
+        snprintf(name, sizeof(name), "i/%02d", i);
+        assert_int_equal(kvasir_kv_put(kv, name, 4, name, 4, 0), 0);
+    }
+    assert_int_equal(kvasir_iter_begin(kv, "i/", 2, NULL, 0, 0, &it), 0);
+    while (n < 10 && kvasir_iter_next(it, &key, &len) == 1) {
+        snprintf(name, sizeof(name), "i/%02d", n++);
+        assert_int_equal(len, 4);
+        assert_memory_equal(key, name, 4);
+    }
+    kvasir_iter_end(it);
+    /* It goes on after the last key, and not with it. */
+    assert_int_equal(kvasir_iter_begin(kv, "i/", 2, "i/09", 4, KVASIR_AFTER, &it), 0);
+    for (; kvasir_iter_next(it, &key, &len) == 1; n++) {
+        snprintf(name, sizeof(name), "i/%02d", n);
+        assert_memory_equal(key, name, 4);
+    }
+    assert_int_equal(kvasir_iter_next(it, &key, &len), 0);
+    kvasir_iter_end(it);
+    assert_int_equal(n, 30);
+    assert_int_equal(kvasir_iter_begin(kv, "none/", 5, NULL, 0, 0, &it), 0);
+    assert_int_equal(kvasir_iter_next(it, &key, &len), 0);
+    kvasir_iter_end(it);
+    kvasir_iter_end(NULL);
+    assert_int_equal(kvasir_iter_begin(kv, NULL, 0, NULL, 0, 1, &it), -EINVAL);
+}
+
+static void use_batches(struct kvasir_kv *kv)
+{
+    struct kvasir_change changes[] = {
+        {.key = "b/new", .key_len = 5, .val = "1", .val_len = 1},
+        {.key = "b/old", .key_len = 5, .flags = KVASIR_BATCH_DELETE},
+        {.key = "b/none", .key_len = 6, .flags = KVASIR_BATCH_DELETE},
+    };
+
+    assert_int_equal(kvasir_kv_put(kv, "b/old", 5, "0", 1, 0), 0);
+    assert_int_equal(kvasir_kv_batch(kv, changes, 3), 0);
+    assert_int_equal(kvasir_kv_exists(kv, "b/new", 5), 1);
+    assert_int_equal(kvasir_kv_exists(kv, "b/old", 5), 0);
+    changes[0].key = "b/more";
+    changes[0].key_len = 6;
+    changes[1].key_len = 0; /* one wrong change, and none is made */
+    assert_int_equal(kvasir_kv_batch(kv, changes, 3), -EINVAL);
+    assert_int_equal(kvasir_kv_exists(kv, "b/more", 6), 0);
+    changes[1].key_len = 5;
+    changes[1].flags = 8;
+    assert_int_equal(kvasir_kv_batch(kv, changes, 3), -EINVAL);
+}
+
+static void use_whole_values(struct kvasir_kv *kv)
+{
+    static char big[100000];
+    size_t len;
+    void *val;
+
+    memset(big, 'x', sizeof(big));
+    assert_int_equal(kvasir_kv_put(kv, "w", 1, big, sizeof(big), 0), 0);
+    assert_int_equal(kvasir_kv_append(kv, "w", 1, "yz", 2), 0);
+    assert_int_equal(kvasir_kv_get_alloc(kv, "w", 1, SIZE_MAX / 2, &val, &len), 0);
+    assert_int_equal(len, sizeof(big) + 2);
+    assert_memory_equal((char *)val + sizeof(big) - 1, "xyz", 4); /* and the byte after it */
+    free(val);
+    assert_int_equal(kvasir_kv_get_alloc(kv, "w", 1, 1000, &val, &len), -EFBIG);
+    assert_int_equal(kvasir_kv_get_alloc(kv, "nobody", 6, 1000, &val, &len), -ENOENT);
+    assert_int_equal(kvasir_kv_append(kv, "w2", 2, "", 0), 0);
+    assert_int_equal(kvasir_kv_get_alloc(kv, "w2", 2, 0, &val, &len), 0);
+    assert_int_equal(len, 0);
+    free(val);
+}
+
+static void use_snapshots(struct kvasir_kv *kv)
+{
+    struct kvasir_kv *snap, *other;
+    struct kvasir_get *get;
+    uint64_t value_len;
+    char buf[8] = "";
+    size_t len;
+    int n = 0;
+
+    assert_int_equal(kvasir_kv_put(kv, "s/1", 3, "old", 3, 0), 0);
+    assert_int_equal(kvasir_kv_snapshot(kv, &snap), 0);
+    assert_int_equal(kvasir_kv_put(kv, "s/1", 3, "new", 3, 0), 0);
+    assert_int_equal(kvasir_kv_put(kv, "s/2", 3, "new", 3, 0), 0);
+    assert_int_equal(kvasir_kv_get(snap, "s/1", 3, buf, sizeof(buf), &value_len), 0);
+    assert_memory_equal(buf, "old", 3);
+    assert_int_equal(kvasir_kv_exists(snap, "s/2", 3), 0);
+    assert_int_equal(kvasir_kv_list(snap, "s/", 2, NULL, 0, count_keys, &n), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(kvasir_get_begin(snap, "s/1", 3, &get, &value_len, NULL), 0);
+    assert_int_equal(kvasir_get_data(get, 1, buf, sizeof(buf), &len), 0);
+    assert_int_equal(len, 2);
+    assert_memory_equal(buf, "ld", 2);
+    assert_int_equal(kvasir_get_end(get), 0);
+    assert_int_equal(kvasir_kv_put(snap, "s/1", 3, "x", 1, 0), -EROFS);
+    assert_int_equal(kvasir_kv_snapshot(snap, &other), -EINVAL);
+    assert_int_equal(kvasir_close_kv(snap), 0);
+    assert_int_equal(kvasir_kv_get(kv, "s/1", 3, buf, sizeof(buf), &value_len), 0);
+    assert_memory_equal(buf, "new", 3);
+}
+
+static void use_stats(struct kvasir_kv *kv)
+{
+    struct kvasir_kv_stats before, after;
+
+    assert_int_equal(kvasir_kv_stats(kv, &before), 0);
+    assert_int_equal(kvasir_kv_put(kv, "st", 2, "12345", 5, 0), 0);
+    assert_int_equal(kvasir_kv_exists(kv, "st", 2), 1);
+    assert_int_equal(kvasir_kv_delete(kv, "nobody", 6, 0, 0), -ENOENT);
+    assert_int_equal(kvasir_kv_stats(kv, &after), 0);
+    assert_int_equal(after.put.ops, before.put.ops + 1);
+    assert_int_equal(after.put.bytes, before.put.bytes + 5);
+    assert_int_equal(after.stat.ops, before.stat.ops + 1);
+    assert_int_equal(after.del.ops, before.del.ops + 1);
+    assert_int_equal(after.del.errors, before.del.errors + 1);
+    assert_int_equal(after.nkeys, before.nkeys + 1);
+    assert_true(after.used_bytes > 0);
+    assert_true(after.put.p999_ns >= after.put.p50_ns);
+}
+
+static void use_all(const char *uri, const char *size)
+{
+    const struct kvasir_option options[] = {{"size", size}};
+    struct kvasir_kv_info info;
+    struct kvasir_kv *kv;
+
+    assert_int_equal(kvasir_open_kv_with(uri, options, 1, &kv), 0);
+    kvasir_kv_info(kv, &info);
+    assert_int_equal(info.size_bytes, 64 << 20);
+    use_iterators(kv);
+    use_batches(kv);
+    use_whole_values(kv);
+    use_snapshots(kv);
+    use_stats(kv);
+    assert_int_equal(kvasir_close_kv(kv), 0);
+}
+
+static void all_of_kv_h(void **state)
+{
+    use_all("mem:", "64M");
+    use_all("mem:?name=a%20%26%20b", "67108864");
+}
+
+static void options_are_checked(void **state)
+{
+    const struct kvasir_option odd = {"name", "50% & more?#"}, unknown = {"colour", "blue"};
+    static char text[3000];
+    struct kvasir_option longest = {"name", text};
+    struct kvasir_kv *kv = NULL;
+
+    assert_int_equal(kvasir_open_kv_with("mem:?size=1M", &odd, 1, &kv), 0);
+    assert_int_equal(kvasir_close_kv(kv), 0);
+    assert_int_equal(kvasir_open_kv_with("mem:", &unknown, 1, &kv), -EINVAL);
+    assert_non_null(strstr(kvasir_error(), "colour"));
+    memset(text, 'x', sizeof(text) - 1);
+    assert_int_equal(kvasir_open_kv_with("mem:", &longest, 1, &kv), -ENAMETOOLONG);
+    assert_int_equal(kvasir_open_kv_with(text, NULL, 0, &kv), -ENAMETOOLONG);
+}
+
 static void errors_have_texts(void **state)
 {
     struct kvasir_blk *blk = NULL;
@@ -426,6 +594,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kv_in_the_process), cmocka_unit_test(kv_over_nvme_tcp),
         cmocka_unit_test(streams),           cmocka_unit_test(blocks),
+        cmocka_unit_test(all_of_kv_h),       cmocka_unit_test(options_are_checked),
         cmocka_unit_test(errors_have_texts), cmocka_unit_test(discovery),
         cmocka_unit_test(threads),           cmocka_unit_test(event_loop),
     };

@@ -2,10 +2,10 @@
 /* KV devices, synchronous: each call is one task on the library's reactor. */
 #include "capi/capi.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
-#define LIST_BYTES 65536u
-#define STORE_FLAGS (KVASIR_MUST_EXIST | KVASIR_MUST_NOT_EXIST | KVASIR_IF_VERSION | KVASIR_APPEND)
+#define GET_FIRST_BYTES 16384u /* of a value whose length is not known */
 
 static_assert(KVASIR_CAP_RANGE == KV_CAP_RANGE, "capabilities are the same bits");
 static_assert(KVASIR_CAP_SNAPSHOT == KV_CAP_SNAPSHOT, "capabilities are the same bits");
@@ -34,6 +34,13 @@ int capi_kv_open(struct rt_task *t, const char *uri, struct kvasir_kv *kv, struc
 
 void capi_kv_close(struct rt_task *t, struct kvasir_kv *kv)
 {
+    struct kv_req req = {.op = KV_SNAP_CLOSE, .snap = kv->snap};
+
+    if (kv->snap != NULL) {
+        rt_req_init_task(&req.req, t);
+        kv_submit(kv->chan, &req);
+        rt_wait(t, &req.req);
+    }
     kv_chan_put(t, kv->chan);
     kv_close(t, kv->dev);
 }
@@ -49,6 +56,59 @@ static int open_task(struct rt_task *t, void *arg)
     struct open_call *c = arg;
 
     return capi_kv_open(t, c->uri, c->kv, &c->why);
+}
+
+/* Percent-encodes all but letters and digits. False: no room. */
+static bool put_encoded(char *out, size_t max, size_t *used, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        bool plain = (*text >= 'a' && *text <= 'z') || (*text >= 'A' && *text <= 'Z') ||
+                     (*text >= '0' && *text <= '9') || *text == '_';
+        int n = snprintf(out + *used, max - *used, plain ? "%c" : "%%%02X", (unsigned char)*text);
+
+        if (n < 0 || (size_t)n >= max - *used)
+            return false;
+        *used += (size_t)n;
+    }
+    return true;
+}
+
+/* Inserts name=value pairs before the fragment, if there is one. */
+static int uri_with(const char *uri, const struct kvasir_option *options, size_t noptions,
+                    char out[URI_MAX])
+{
+    size_t used = strcspn(uri, "#");
+    const char *fragment = uri + used;
+    bool first = memchr(uri, '?', used) == NULL;
+
+    if (strlen(uri) >= URI_MAX)
+        return -ENAMETOOLONG;
+    memcpy(out, uri, used);
+    for (size_t i = 0; i < noptions; i++) {
+        if (used + 2 >= URI_MAX)
+            return -ENAMETOOLONG;
+        out[used++] = first ? '?' : '&';
+        first = false;
+        if (!put_encoded(out, URI_MAX, &used, options[i].name) || used + 1 >= URI_MAX)
+            return -ENAMETOOLONG;
+        out[used++] = '=';
+        if (!put_encoded(out, URI_MAX, &used, options[i].value))
+            return -ENAMETOOLONG;
+    }
+    if (used + strlen(fragment) >= URI_MAX)
+        return -ENAMETOOLONG;
+    memcpy(out + used, fragment, strlen(fragment) + 1);
+    return 0;
+}
+
+int kvasir_open_kv_with(const char *uri, const struct kvasir_option *options, size_t noptions,
+                        struct kvasir_kv **out_kv)
+{
+    char text[URI_MAX];
+    int rc = uri_with(uri, options, noptions, text);
+
+    return rc < 0 ? capi_fail(rc, "the URI with its options is too long")
+                  : kvasir_open_kv(text, out_kv);
 }
 
 int kvasir_open_kv(const char *uri, struct kvasir_kv **out_kv)
@@ -108,26 +168,35 @@ void kvasir_kv_info(const struct kvasir_kv *kv, struct kvasir_kv_info *out_info)
 
 /* --- one request ------------------------------------------------------------------------------ */
 
-struct request_call {
-    struct kvasir_kv *kv;
-    struct kv_req req;
-};
+static bool reads_snap(uint8_t op)
+{
+    return op == KV_RETRIEVE || op == KV_RETRIEVE_OPEN || op == KV_STAT || op == KV_LIST;
+}
 
 static int request_task(struct rt_task *t, void *arg)
 {
-    struct request_call *c = arg;
+    struct capi_request *c = arg;
 
     rt_req_init_task(&c->req.req, t);
+    if (c->kv->snap != NULL && reads_snap(c->req.op))
+        c->req.snap = c->kv->snap;
     kv_submit(c->kv->chan, &c->req);
     return rt_wait(t, &c->req.req);
 }
 
-static int run(struct request_call *c)
+static bool changes(uint8_t op)
+{
+    return op == KV_STORE || op == KV_DELETE || op == KV_STORE_OPEN || op == KV_BATCH;
+}
+
+int capi_run(struct capi_request *c)
 {
     int rc;
 
     if (c->kv->loop != NULL)
         return capi_fail(-EINVAL, "the device was opened for an event loop");
+    if (c->kv->snap != NULL && changes(c->req.op))
+        return capi_fail(-EROFS, "this is a snapshot: it does not change");
     rc = capi_call(request_task, c);
     return rc < 0 ? capi_fail(rc, NULL) : 0;
 }
@@ -136,7 +205,7 @@ int kvasir_kv_put_version(struct kvasir_kv *kv, const void *key, size_t key_len,
                           size_t val_len, unsigned flags, uint64_t version, uint64_t *out_version)
 {
     struct iovec iov = {.iov_base = (void *)(uintptr_t)val, .iov_len = val_len};
-    struct request_call c = {.kv = kv,
+    struct capi_request c = {.kv = kv,
                              .req = {.op = KV_STORE,
                                      .flags = flags,
                                      .key = bytes_make(key, key_len),
@@ -146,11 +215,11 @@ int kvasir_kv_put_version(struct kvasir_kv *kv, const void *key, size_t key_len,
                                      .version = version}};
     int rc;
 
-    if ((flags & ~STORE_FLAGS) != 0)
+    if ((flags & ~CAPI_STORE_FLAGS) != 0)
         return capi_fail(-EINVAL, NULL);
     if (out_version == NULL)
         c.req.flags |= KV_F_NO_VERSION;
-    rc = run(&c);
+    rc = capi_run(&c);
     if (rc == 0 && out_version != NULL)
         *out_version = c.req.version;
     return rc;
@@ -167,7 +236,7 @@ int kvasir_kv_get_range(struct kvasir_kv *kv, const void *key, size_t key_len, u
                         uint64_t *out_version)
 {
     struct iovec iov = {.iov_base = buf, .iov_len = len};
-    struct request_call c = {.kv = kv,
+    struct capi_request c = {.kv = kv,
                              .req = {.op = KV_RETRIEVE,
                                      .flags = out_version == NULL ? KV_F_NO_VERSION : 0,
                                      .key = bytes_make(key, key_len),
@@ -175,7 +244,7 @@ int kvasir_kv_get_range(struct kvasir_kv *kv, const void *key, size_t key_len, u
                                      .iov = &iov,
                                      .iovcnt = 1,
                                      .len = len}};
-    int rc = run(&c);
+    int rc = capi_run(&c);
 
     if (rc < 0)
         return rc;
@@ -197,11 +266,11 @@ int kvasir_kv_get(struct kvasir_kv *kv, const void *key, size_t key_len, void *b
 int kvasir_kv_stat(struct kvasir_kv *kv, const void *key, size_t key_len, uint64_t *out_len,
                    uint64_t *out_version)
 {
-    struct request_call c = {.kv = kv,
+    struct capi_request c = {.kv = kv,
                              .req = {.op = KV_STAT,
                                      .flags = out_version == NULL ? KV_F_NO_VERSION : 0,
                                      .key = bytes_make(key, key_len)}};
-    int rc = run(&c);
+    int rc = capi_run(&c);
 
     if (rc == 0 && out_len != NULL)
         *out_len = c.req.value_len;
@@ -210,189 +279,195 @@ int kvasir_kv_stat(struct kvasir_kv *kv, const void *key, size_t key_len, uint64
     return rc;
 }
 
+int kvasir_kv_append(struct kvasir_kv *kv, const void *key, size_t key_len, const void *val,
+                     size_t val_len)
+{
+    return kvasir_kv_put(kv, key, key_len, val, val_len, KVASIR_APPEND);
+}
+
+int kvasir_kv_exists(struct kvasir_kv *kv, const void *key, size_t key_len)
+{
+    int rc = kvasir_kv_stat(kv, key, key_len, NULL, NULL);
+
+    return rc == -ENOENT ? 0 : rc < 0 ? rc : 1;
+}
+
+/* The length first: it may be another one when the value is read, and then it is tried again. */
+int kvasir_kv_get_alloc(struct kvasir_kv *kv, const void *key, size_t key_len, size_t max,
+                        void **out_val, size_t *out_len)
+{
+    CLEANUP(free_p) uint8_t *val = NULL;
+    uint64_t len, room = GET_FIRST_BYTES;
+    int rc;
+
+    for (;;) {
+        room = MIN(room, max);
+        free(val);
+        val = malloc(room + 1);
+        if (val == NULL)
+            return capi_fail(-ENOMEM, NULL);
+        rc = kvasir_kv_get(kv, key, key_len, val, room, &len);
+        if (rc < 0)
+            return rc;
+        if (len <= room)
+            break;
+        if (len > max)
+            return capi_fail(-EFBIG, "the value is longer than what was asked for");
+        room = len;
+    }
+    val[len] = 0;
+    *out_len = len;
+    *out_val = take_ptr(&val);
+    return 0;
+}
+
 int kvasir_kv_delete(struct kvasir_kv *kv, const void *key, size_t key_len, unsigned flags,
                      uint64_t version)
 {
-    struct request_call c = {
+    struct capi_request c = {
         .kv = kv,
         .req = {
             .op = KV_DELETE, .flags = flags, .key = bytes_make(key, key_len), .version = version}};
 
     if ((flags & ~KVASIR_IF_VERSION) != 0)
         return capi_fail(-EINVAL, NULL);
-    return run(&c);
+    return capi_run(&c);
 }
 
 int kvasir_kv_flush(struct kvasir_kv *kv)
 {
-    struct request_call c = {.kv = kv, .req = {.op = KV_FLUSH}};
+    struct capi_request c = {.kv = kv, .req = {.op = KV_FLUSH}};
 
-    return run(&c);
+    return capi_run(&c);
 }
 
-/* --- lists ------------------------------------------------------------------------------------ */
-
-/* A page, and the key it ended with, from where the next one goes on. */
-struct list_state {
-    uint8_t buf[LIST_BYTES];
-    uint8_t last[KV_KEY_MAX];
-};
-
-static int give_page(struct list_state *s, size_t moved, struct bytes *after,
-                     int (*each)(void *arg, const void *key, size_t key_len), void *arg)
+int kvasir_kv_batch(struct kvasir_kv *kv, const struct kvasir_change *changes, size_t nchanges)
 {
-    struct kv_list_iter it = kv_list_begin(s->buf, moved);
-    struct bytes key;
+    CLEANUP(free_p) struct kv_batch_item *items = calloc(MAX(nchanges, 1u), sizeof(*items));
+    struct capi_request c = {.kv = kv,
+                             .req = {.op = KV_BATCH, .batch = items, .nbatch = (unsigned)nchanges}};
 
-    while (kv_list_next(&it, &key)) {
-        int rc = each(arg, key.ptr, key.len);
-
-        if (rc != 0)
-            return rc;
-        memcpy(s->last, key.ptr, key.len);
-        *after = bytes_make(s->last, key.len);
-    }
-    return 0;
-}
-
-int kvasir_kv_list(struct kvasir_kv *kv, const void *prefix, size_t prefix_len, const void *start,
-                   size_t start_len, int (*each)(void *arg, const void *key, size_t key_len),
-                   void *arg)
-{
-    CLEANUP(free_p) struct list_state *s = malloc(sizeof(*s));
-    struct bytes from = bytes_make(start, start_len);
-    uint32_t flags = 0;
-    bool more = true;
-
-    if (s == NULL)
+    if (items == NULL)
         return capi_fail(-ENOMEM, NULL);
-    while (more) {
-        struct iovec iov = {.iov_base = s->buf, .iov_len = sizeof(s->buf)};
-        struct request_call c = {.kv = kv,
-                                 .req = {.op = KV_LIST,
-                                         .flags = flags,
-                                         .key = from,
-                                         .prefix = bytes_make(prefix, prefix_len),
-                                         .iov = &iov,
-                                         .iovcnt = 1}};
-        int rc = run(&c);
+    if (nchanges > UINT32_MAX)
+        return capi_fail(-EFBIG, NULL);
+    for (size_t i = 0; i < nchanges; i++) {
+        bool is_delete = (changes[i].flags & KVASIR_BATCH_DELETE) != 0;
 
-        if (rc == 0)
-            rc = give_page(s, c.req.moved, &from, each, arg);
-        if (rc != 0)
-            return rc;
-        more = c.req.more && c.req.moved > 0;
-        flags = KV_F_AFTER;
+        if ((changes[i].flags & ~KVASIR_BATCH_DELETE) != 0)
+            return capi_fail(-EINVAL, NULL);
+        items[i] = (struct kv_batch_item){
+            .key = bytes_make(changes[i].key, changes[i].key_len),
+            .val = bytes_make(changes[i].val, is_delete ? 0 : changes[i].val_len),
+            .is_delete = is_delete,
+        };
     }
+    return capi_run(&c);
+}
+
+/* --- snapshots -------------------------------------------------------------------------------- */
+
+struct snapshot_call {
+    struct kvasir_kv *of, *snap;
+};
+
+static int snapshot_task(struct rt_task *t, void *arg)
+{
+    struct snapshot_call *c = arg;
+    struct kv_req req = {.op = KV_SNAP_OPEN};
+    int rc = kv_chan_get(t, c->of->dev, &c->snap->chan);
+
+    if (rc < 0)
+        return rc;
+    rt_req_init_task(&req.req, t);
+    kv_submit(c->snap->chan, &req);
+    rc = rt_wait(t, &req.req);
+    if (rc < 0) {
+        kv_chan_put(t, c->snap->chan);
+        return rc;
+    }
+    c->snap->dev = kv_ref(c->of->dev);
+    c->snap->snap = req.snap;
     return 0;
 }
 
-/* --- streams ---------------------------------------------------------------------------------- */
+int kvasir_kv_snapshot(struct kvasir_kv *kv, struct kvasir_kv **out_snap)
+{
+    struct snapshot_call c = {.of = kv};
+    int rc;
 
-/* Both kinds are the same inside. */
-struct stream {
+    if (kv->loop != NULL || kv->snap != NULL)
+        return capi_fail(-EINVAL, kv->loop != NULL ? "the device was opened for an event loop"
+                                                   : "this is a snapshot already");
+    rc = capi_enter();
+    if (rc < 0)
+        return rc;
+    c.snap = calloc(1, sizeof(*c.snap));
+    rc = c.snap == NULL ? -ENOMEM : capi_call(snapshot_task, &c);
+    if (rc < 0) {
+        free(c.snap);
+        capi_leave();
+        return capi_fail(rc, NULL);
+    }
+    *out_snap = c.snap;
+    return 0;
+}
+
+/* --- statistics ------------------------------------------------------------------------------- */
+
+struct stats_call {
     struct kvasir_kv *kv;
-    struct kv_stream *stream;
+    struct kv_stats *stats;
+    uint64_t used_bytes, nkeys;
 };
 
-static int begin(struct request_call *c, struct stream **out)
+static int stats_task(struct rt_task *t, void *arg)
 {
-    struct stream *s = malloc(sizeof(*s));
+    struct stats_call *c = arg;
+    int rc = kv_stats(t, c->kv->dev, c->stats);
+
+    return rc < 0 ? rc : kv_usage(t, c->kv->dev, &c->used_bytes, &c->nkeys);
+}
+
+/* Latencies are those of the first kind, which has nearly all of them. */
+static struct kvasir_op_stats stats_of(const struct kv_stats *s, enum kv_op op, enum kv_op also)
+{
+    const struct kv_op_stats *a = &s->op[op], *b = &s->op[also];
+    const struct hist *h = a->ops > 0 ? &a->latency_ns : &b->latency_ns;
+    bool two = op != also;
+
+    return (struct kvasir_op_stats){
+        .ops = a->ops + (two ? b->ops : 0),
+        .errors = a->errors + (two ? b->errors : 0),
+        .bytes = a->bytes + (two ? b->bytes : 0),
+        .p50_ns = hist_percentile(h, 0.5),
+        .p99_ns = hist_percentile(h, 0.99),
+        .p999_ns = hist_percentile(h, 0.999),
+    };
+}
+
+int kvasir_kv_stats(struct kvasir_kv *kv, struct kvasir_kv_stats *out_stats)
+{
+    CLEANUP(free_p) struct kv_stats *s = calloc(1, sizeof(*s));
+    struct stats_call c = {.kv = kv, .stats = s};
     int rc;
 
     if (s == NULL)
         return capi_fail(-ENOMEM, NULL);
-    rc = run(c);
-    if (rc < 0) {
-        free(s);
-        return rc;
-    }
-    *s = (struct stream){.kv = c->kv, .stream = c->req.stream};
-    *out = s;
+    if (kv->loop != NULL)
+        return capi_fail(-EINVAL, "the device was opened for an event loop");
+    rc = capi_call(stats_task, &c);
+    if (rc < 0)
+        return capi_fail(rc, NULL);
+    *out_stats = (struct kvasir_kv_stats){
+        .used_bytes = c.used_bytes,
+        .nkeys = c.nkeys,
+        .put = stats_of(s, KV_STORE, KV_COMMIT),
+        .get = stats_of(s, KV_RETRIEVE, KV_READ),
+        .stat = stats_of(s, KV_STAT, KV_STAT),
+        .del = stats_of(s, KV_DELETE, KV_DELETE),
+        .list = stats_of(s, KV_LIST, KV_LIST),
+        .flush = stats_of(s, KV_FLUSH, KV_FLUSH),
+    };
     return 0;
-}
-
-/* The stream is gone, whatever comes back; only a call that could not be made leaves it. */
-static int end(struct stream *s, enum kv_op op, uint64_t *out_version)
-{
-    struct request_call c = {.kv = s->kv, .req = {.op = (uint8_t)op, .stream = s->stream}};
-    int rc = run(&c);
-
-    if (rc == 0 && out_version != NULL)
-        *out_version = c.req.version;
-    if (rc != -EDEADLK)
-        free(s);
-    return rc;
-}
-
-int kvasir_put_begin(struct kvasir_kv *kv, const void *key, size_t key_len, uint64_t len,
-                     unsigned flags, uint64_t version, struct kvasir_put **out_put)
-{
-    struct request_call c = {.kv = kv,
-                             .req = {.op = KV_STORE_OPEN,
-                                     .flags = flags,
-                                     .key = bytes_make(key, key_len),
-                                     .len = len,
-                                     .version = version}};
-
-    if ((flags & ~STORE_FLAGS) != 0)
-        return capi_fail(-EINVAL, NULL);
-    return begin(&c, (struct stream **)out_put);
-}
-
-int kvasir_put_data(struct kvasir_put *put, const void *data, size_t len)
-{
-    const struct stream *s = (struct stream *)put;
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};
-    struct request_call c = {
-        .kv = s->kv,
-        .req = {.op = KV_WRITE, .stream = s->stream, .iov = &iov, .iovcnt = 1, .len = len}};
-
-    return run(&c);
-}
-
-int kvasir_put_commit(struct kvasir_put *put, uint64_t *out_version)
-{
-    return end((struct stream *)put, KV_COMMIT, out_version);
-}
-
-int kvasir_put_abort(struct kvasir_put *put)
-{
-    return put == NULL ? 0 : end((struct stream *)put, KV_ABORT, NULL);
-}
-
-int kvasir_get_begin(struct kvasir_kv *kv, const void *key, size_t key_len,
-                     struct kvasir_get **out_get, uint64_t *out_len, uint64_t *out_version)
-{
-    struct request_call c = {.kv = kv,
-                             .req = {.op = KV_RETRIEVE_OPEN,
-                                     .flags = out_version == NULL ? KV_F_NO_VERSION : 0,
-                                     .key = bytes_make(key, key_len)}};
-    int rc = begin(&c, (struct stream **)out_get);
-
-    if (rc == 0 && out_len != NULL)
-        *out_len = c.req.value_len;
-    if (rc == 0 && out_version != NULL)
-        *out_version = c.req.version;
-    return rc;
-}
-
-int kvasir_get_data(struct kvasir_get *get, uint64_t off, void *buf, size_t len, size_t *out_moved)
-{
-    const struct stream *s = (struct stream *)get;
-    struct iovec iov = {.iov_base = buf, .iov_len = len};
-    struct request_call c = {
-        .kv = s->kv,
-        .req = {
-            .op = KV_READ, .stream = s->stream, .off = off, .iov = &iov, .iovcnt = 1, .len = len}};
-    int rc = run(&c);
-
-    if (rc == 0)
-        *out_moved = c.req.moved;
-    return rc;
-}
-
-int kvasir_get_end(struct kvasir_get *get)
-{
-    return get == NULL ? 0 : end((struct stream *)get, KV_READ_CLOSE, NULL);
 }

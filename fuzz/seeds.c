@@ -6,6 +6,8 @@
 #include "tests/transcript.h"
 
 #include "base/util.h"
+#include "kv/drivers/blobkv/chunk.h"
+#include "kv/drivers/blobkv/record.h"
 #include "proto/nvme_admin.h"
 #include "proto/nvme_fabrics.h"
 #include "proto/nvme_kv_vendor.h"
@@ -385,6 +387,39 @@ static void seed_edits(void)
     }
 }
 
+/* As fuzz/bkv_record.c takes them: a mode, then bytes that lie at 30000h in life 5. */
+static void seed_blobkv(void)
+{
+    static uint8_t data[1 + 4096 + 64];
+    uint8_t type[] = {BKV_VALUE, BKV_LARGE_VALUE, BKV_DELETE};
+    struct iovec iov = {data + sizeof(data) - 64, 64};
+    struct bkv_chunk_head *head = (struct bkv_chunk_head *)(data + 1);
+    uint32_t crc;
+
+    for (size_t i = 0; i < ARRAY_LEN(type); i++) {
+        uint32_t len = type[i] == BKV_DELETE ? 0 : 56;
+        struct bkv_record_in in = {
+            .type = type[i],
+            .key = bytes_of_str("a key"),
+            .seq = 7,
+            .iov = &iov,
+            .iovcnt = 1,
+            .value_bytes = len,
+            .value_len = len,
+        };
+        int n = bkv_record_encode(NULL, &in, 0x30000, 5, data + 1, sizeof(data) - 65);
+
+        data[0] = 2;
+        seed_bytes("bkv_record", bytes_make(data, 1 + (size_t)n));
+    }
+    bkv_chunk_begin(head, 0, 64, 5, 99, 0);
+    bkv_chunk_sum(head, 0x30000, 5, 512, &iov, 1);
+    if (bkv_chunk_finish(NULL, head, bytes_of_str("a key"), 0x30000, 5, 512, &crc) < 0)
+        errx(1, "cannot encode a chunk");
+    data[0] = 3;
+    seed_bytes("bkv_record", bytes_make(data, 1 + 512));
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 3)
@@ -398,6 +433,7 @@ int main(int argc, char **argv)
     seed_kv_scripts();
     seed_vendor_scripts();
     seed_edits();
+    seed_blobkv();
     printf("%u seeds in %s\n", nseeds, top);
     return 0;
 }

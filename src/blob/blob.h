@@ -188,9 +188,9 @@ struct blob_req {
 
     /* The blobstore's own. */
     struct blob_chan *chan;
-    uint64_t done_bytes;
-    struct list link;
-    void *job;            /* when it takes more than one hop */
+    struct list link;     /* in line for a worker */
+    void *job;            /* the worker, when it takes more than one hop */
+    uint8_t epoch;        /* which count of I/O in flight has this one */
     struct blk_req blk;   /* when the clusters lie side by side: one hop, no memory */
 };
 

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The first write to a cluster of a thin blob, on the home reactor. The new cluster is filled
+ * whole (what the blob showed there, and the data of the write), that is made durable, and only
+ * then the metadata names it: after a crash the blob shows the old content or the new, never what
+ * somebody else had left in the cluster. Those that wait while one is at it are done together, with
+ * one flush.
+ */
+#include "blob/slow.h"
+
+#include "base/bytes.h"
+
+#define TOGETHER 32u
+
+int blob_esnap_read(struct rt_task *t, struct blk_dev *esnap, uint64_t off, uint8_t *out,
+                    size_t len)
+{
+    const struct blk_info *info = blk_info(esnap);
+    uint64_t size = info->nblocks * info->block_bytes;
+    struct blk_chan *chan;
+    struct rt_buf *buf;
+    int rc = blk_chan_get(t, esnap, &chan);
+
+    if (rc < 0)
+        return rc;
+    buf = rt_buf_take(t, RT_BUF_LARGE_BYTES);
+    rc = buf == NULL ? -ECANCELED : 0;
+    while (len > 0 && rc == 0) {
+        uint64_t lba = off / info->block_bytes, skip = off % info->block_bytes;
+        size_t n = MIN(len, RT_BUF_LARGE_BYTES - skip);
+
+        if (off >= size) {
+            memset(out, 0, len);
+            break;
+        }
+        n = MIN(n, size - off);
+        rc = blk_read(t, chan, buf->data, lba,
+                      (uint32_t)((skip + n + info->block_bytes - 1) / info->block_bytes));
+        memcpy(out, buf->data + skip, n);
+        out += n;
+        off += n;
+        len -= n;
+    }
+    if (buf != NULL)
+        rt_buf_put(buf);
+    blk_chan_put(t, chan);
+    return rc;
+}
+
+/* Bytes [from, from + len) of a cluster of the blob as it reads now go to the new cluster. */
+static int copy_below(struct rt_task *t, const struct blob_first *w, uint32_t from, uint32_t len)
+{
+    struct blob_store *bs = w->blob->bs;
+    struct blob_place place = blob_locate(w->blob, w->idx);
+    uint64_t to = blob_cluster_lba(bs, w->cluster);
+    uint32_t step;
+    int rc = 0;
+
+    if (len == 0)
+        return 0;
+    if (place.where == BLOB_AT_NONE)
+        return blk_zero(t, bs->blk, to + (from >> bs->block_shift), len >> bs->block_shift,
+                        BLK_F_UNMAP);
+    if (place.where == BLOB_AT_ESNAP && place.esnap == NULL)
+        return -ENODEV;
+    for (uint32_t end = from + len; from < end && rc == 0; from += step) {
+        uint32_t at = from >> bs->block_shift;
+
+        step = (uint32_t)MIN(end - from, BLOB_IO_BYTES);
+        if (place.where == BLOB_AT_ESNAP)
+            rc = blob_esnap_read(t, place.esnap, w->idx * bs->super.cluster_bytes + from, bs->io,
+                                 step);
+        else
+            rc = blk_read(t, bs->blk, bs->io, blob_cluster_lba(bs, place.cluster) + at,
+                          step >> bs->block_shift);
+        if (rc == 0)
+            rc = blk_write(t, bs->blk, bs->io, to + at, step >> bs->block_shift, 0);
+    }
+    return rc;
+}
+
+/* The data of the write, through the home's buffer: it may be in any number of parts. */
+static int put_data(struct rt_task *t, const struct blob_first *w)
+{
+    struct blob_store *bs = w->blob->bs;
+    uint64_t to = blob_cluster_lba(bs, w->cluster) + (w->off_bytes >> bs->block_shift);
+    uint32_t step;
+    int rc = 0;
+
+    if (w->iov == NULL)
+        return blk_zero(t, bs->blk, to, w->len_bytes >> bs->block_shift, BLK_F_UNMAP);
+    for (uint32_t done = 0; done < w->len_bytes && rc == 0; done += step) {
+        step = (uint32_t)MIN(w->len_bytes - done, BLOB_IO_BYTES);
+        iov_copy_out(w->iov, w->iovcnt, w->iov_off + done, bs->io, step);
+        rc = blk_write(t, bs->blk, bs->io, to + (done >> bs->block_shift), step >> bs->block_shift,
+                       0);
+    }
+    return rc;
+}
+
+/* Takes and fills a cluster. 1: done, the metadata has to follow; 0: nothing to do; an errno. */
+static int fill(struct rt_task *t, struct blob_first *w)
+{
+    struct blob_store *bs = w->blob->bs;
+    uint32_t end = w->off_bytes + w->len_bytes;
+    uint64_t cluster;
+    int rc;
+
+    cluster = blob_mask_take(&bs->clusters);
+    if (cluster == BLOB_MASK_NONE)
+        return -ENOSPC;
+    w->cluster = (uint32_t)cluster;
+    rc = copy_below(t, w, 0, w->off_bytes);
+    if (rc == 0)
+        rc = copy_below(t, w, end, bs->super.cluster_bytes - end);
+    if (rc == 0)
+        rc = put_data(t, w);
+    if (rc == 0)
+        return 1;
+    blob_mask_clear(&bs->clusters, w->cluster);
+    w->cluster = 0;
+    return rc;
+}
+
+static int begin(struct rt_task *t, struct blob_first *w)
+{
+    struct blob *b = w->blob;
+
+    if (w->idx >= b->map->nclusters)
+        return -ERANGE;
+    if (b->read_only)
+        return -EROFS;
+    if (b->bs->failed < 0)
+        return -EIO;
+    if (blob_map_get(b->map, w->idx) != 0)
+        return 0;
+    if (w->iov == NULL && blob_locate(b, w->idx).where == BLOB_AT_NONE)
+        return 1; /* reads as zeroes as it is */
+    return fill(t, w);
+}
+
+/* Those of one blob, from the i-th on, into one change. */
+static int commit(struct rt_task *t, struct blob_first **all, unsigned n, unsigned i, bool ordered)
+{
+    struct blob_run run[TOGETHER];
+    struct blob *b = all[i]->blob;
+    struct blob_change c = {
+        .run = run, .fresh_from = UINT32_MAX, .in_place = true, .ordered = ordered, .lazy = true};
+    int rc;
+
+    for (unsigned k = i; k < n; k++) {
+        unsigned at = c.nruns;
+
+        if (all[k]->blob != b || all[k]->cluster == 0)
+            continue;
+        for (; at > 0 && run[at - 1].idx > all[k]->idx; at--)
+            run[at] = run[at - 1];
+        run[at] = (struct blob_run){.idx = all[k]->idx, .n = 1, .cluster = all[k]->cluster};
+        c.nruns++;
+    }
+    rc = blob_change_commit(t, b, &c);
+    for (unsigned k = i; k < n; k++) {
+        if (all[k]->blob != b || all[k]->cluster == 0)
+            continue;
+        if (rc < 0 && b->bs->failed == 0)
+            blob_mask_clear(&b->bs->clusters, all[k]->cluster);
+        all[k]->rc = rc < 0 ? rc : 1;
+        all[k]->cluster = 0;
+    }
+    return rc;
+}
+
+static bool same_place(struct blob_first *const *all, unsigned n, const struct blob_first *w)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (all[i]->blob == w->blob && all[i]->idx == w->idx)
+            return true;
+    }
+    return false;
+}
+
+static int first_home(struct rt_task *t, void *arg)
+{
+    struct blob_first *mine = arg, *all[TOGETHER], *w;
+    struct blob_store *bs = mine->blob->bs;
+    bool ordered = true;
+    unsigned n = 0;
+
+    if (mine->over)
+        return mine->rc;
+    list_del(&mine->link);
+    list_add_head(&bs->first_writes, &mine->link);
+    while (n < TOGETHER &&
+           (w = list_pop_entry(&bs->first_writes, struct blob_first, link)) != NULL) {
+        w->over = true;
+        w->rc = same_place(all, n, w) ? 0 : begin(t, w);
+        all[n++] = w;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (all[i]->cluster != 0 && commit(t, all, n, i, ordered) == 0)
+            ordered = false;
+    }
+    blob_store_count(bs);
+    return mine->rc;
+}
+
+static int enqueue(struct rt_task *t, void *arg)
+{
+    struct blob_first *w = arg;
+
+    list_add_tail(&w->blob->bs->first_writes, &w->link);
+    return blob_locked(t, w->blob->bs, first_home, w);
+}
+
+int blob_first_write(struct rt_task *t, struct blob_first *w)
+{
+    int rc;
+
+    w->cluster = 0;
+    w->over = false;
+    rc = rt_on(t, w->blob->bs->home, enqueue, w);
+    return rc;
+}

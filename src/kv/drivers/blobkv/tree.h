@@ -53,15 +53,22 @@ int bkv_tree_find(struct rt_task *t, struct bkv_tree *tree, struct bytes key,
                   struct bkv_place *out);
 
 /**
- * Merges a memtable that nobody changes any more into a new tree. `replaced` is told of each leaf
- * entry
- * that is not in the new tree any more (its key was stored again, deleted or moved); `dropped` of
- * each leaf page that is not. `must_rewrite(addr)`: leaves that have to move although no key of
- * them changed (their segment is being emptied); may be NULL. Yields now and then. What memtable
- * and leaf have under one number: the memtable's (it was moved); a memtable entry with a smaller
- * number
- * than the leaf's is ignored, and told to `replaced` like the leaf's would be.
- * On failure nothing of the old tree has changed; pages already written are told to `dropped`.
+ * Merges a memtable that nobody changes any more into a new tree. What memtable and leaf have under
+ * one number: the memtable's (it was moved); a memtable entry with a smaller number than the leaf's
+ * is ignored. Yields now and then. 0; -EBADMSG a leaf is damaged; -ENOMEM; -ECANCELED; what `io`
+ * returned. On failure nothing of the old tree has changed.
+ *
+ * `replaced` is told, as the merge goes, of each leaf entry that is not in the new tree any more
+ * (its key was stored again, deleted or moved), and of each memtable entry that was ignored (its
+ * type may be BKV_DELETE). A memtable entry that is a delete and was carried out is not told. What
+ * it says counts when the merge succeeds, so it is collected by its user until then.
+ *
+ * `added` is told of each new page when it has its place, `dropped` of each page of the old tree
+ * that is not in the new one, all at the end of a merge that succeeds. When it fails, `dropped` is
+ * told of all that were added instead.
+ *
+ * `must_rewrite(addr)`: leaves that have to move although no key of them changed (their segment is
+ * being emptied). Each of the four may be NULL.
  */
 struct bkv_merge {
     void (*replaced)(struct bkv_merge *m, struct bytes key, const struct bkv_place *old);
@@ -74,20 +81,21 @@ int bkv_tree_merge(struct rt_task *t, struct bkv_tree *tree, const struct bkv_me
 
 /** The fences as bytes of a checkpoint, and back. Nothing is trusted: -EBADMSG. */
 uint64_t bkv_tree_encoded_bytes(const struct bkv_tree *tree);
-/** Encodes from position *pos on until `room` is used; returns bytes written, 0 at the end. */
+/** Encodes from position *pos (0 first) on until `room` (4096 at least) is used; returns bytes
+ * written, 0 at the end. All calls together write bkv_tree_encoded_bytes(). */
 size_t bkv_tree_encode(const struct bkv_tree *tree, uint64_t *pos, uint8_t *out, size_t room);
 struct bkv_tree_decoder;
 struct bkv_tree_decoder *bkv_tree_decoder_new(struct bkv_tree_io *io);
 int bkv_tree_decode(struct bkv_tree_decoder *d, const uint8_t *in, size_t len);
-/** The end of the bytes: the tree, or -EBADMSG. Frees the decoder either way (NULL out: only
- * that). */
+/** The end of the bytes: the tree, or -EBADMSG, -ENOMEM. Frees the decoder either way (NULL out:
+ * only that). */
 int bkv_tree_decoded(struct bkv_tree_decoder *d, struct bkv_tree **out_tree);
 
 /**
  * Walks keys in order through up to two memtables and a tree: the newest place of each key, deleted
  * ones left out. Stays right while memtables change, as long as the sources are the same ones;
- * leaves are
- * read ahead (up to `ahead`). The cursor keeps the tree.
+ * leaves are read ahead (up to `ahead`, 1 to 32, at once). The cursor keeps the tree. NULL: no
+ * memory.
  */
 struct bkv_cursor;
 struct bkv_cursor *bkv_cursor_new(const struct bkv_memtab *active, const struct bkv_memtab *frozen,
@@ -97,5 +105,10 @@ void bkv_cursor_seek(struct bkv_cursor *c, struct bytes key, bool after);
 /** 1 and the next key (good until the next call), 0 at the end, or an errno. May wait. */
 int bkv_cursor_next(struct rt_task *t, struct bkv_cursor *c, struct bytes *out_key,
                     struct bkv_place *out_place);
+/** The same in two halves, for those whose sources may be others after a wait. step: as next, but
+ * -EAGAIN when a leaf has to be read first. load: reads it and some that follow; touches no
+ * memtable. */
+int bkv_cursor_step(struct bkv_cursor *c, struct bytes *out_key, struct bkv_place *out_place);
+int bkv_cursor_load(struct rt_task *t, struct bkv_cursor *c);
 
 #endif

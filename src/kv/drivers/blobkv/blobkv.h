@@ -23,6 +23,7 @@
 #include "kv/drivers/blobkv/memtab.h"
 #include "kv/drivers/blobkv/record.h"
 #include "kv/drivers/blobkv/stats.h"
+#include "kv/drivers/blobkv/super.h"
 #include "kv/drivers/blobkv/tree.h"
 
 #include "blob/lvol/lvol.h"
@@ -45,13 +46,15 @@ struct bkv_seg {
     /* Live bytes by who refers to them; their sum is what the segment's are worth. */
     uint32_t live_tree, live_frozen, live_active;
     uint32_t live_held; /* placed, but not yet referred to: streams under way */
-    uint32_t drop;      /* what the merge that runs takes off live_tree, if it succeeds */
+    uint32_t added, drop; /* what the checkpoint that runs adds and takes off, if it succeeds */
     uint32_t readers;   /* reads in flight: not used again meanwhile */
     uint8_t state;      /* enum bkv_seg_state */
     uint8_t stream;     /* enum bkv_stream; 0: free */
     bool allocated;     /* the blob has clusters for it */
     bool written;       /* all of it was written once since then: a flush costs no allocation */
-    bool victim;        /* the collector has it */
+    bool known;         /* `allocated` is of this process, and not only what a table said */
+    bool victim;        /* the collector has it: its live pages move with the next checkpoint */
+    bool freeing;       /* the checkpoint that runs frees it, if it succeeds */
 };
 
 static inline uint64_t bkv_seg_live(const struct bkv_seg *g)
@@ -74,7 +77,7 @@ struct bkv_hold {
 struct bkv_op {
     struct bytes key;
     uint64_t hash;      /* bkv_key_hash() of it */
-    uint8_t type;       /* enum bkv_type */
+    uint8_t type;       /* enum bkv_type; 0: nothing but a flush */
     uint8_t flags;      /* KV_F_MUST_EXIST, _MUST_NOT_EXIST, _IF_VERSION: for this op's key */
     bool must_be_there; /* a delete that answers -ENOENT */
     bool holds;         /* LARGE: its extents are counted as held (bkv_large_place), and become
@@ -89,17 +92,18 @@ struct bkv_op {
     unsigned nparts;
     /* Called once, from the loop or a task of the engine, never inside submit. Must not wait. */
     void (*done)(struct bkv_op *op, int rc);
+    void *arg; /* the maker's */
     /* out, when rc is 0: .seq is the version (of a batch: of its last part). */
     struct bkv_place place;
 
     /* The committer's own. */
     struct list link;
+    struct bkv *store;
     struct bkv_place found; /* resolved: what the leaves say of the key */
     uint64_t found_in;      /* the checkpoint that held for; 0: not resolved */
     int found_rc;
-    int rc;
     uint32_t record_max;    /* bytes its records take at most */
-    uint32_t chain;         /* next op of the block with the same slot, + 1 */
+    bool absorbed;          /* a later op of the block stores the same key */
 };
 
 struct bkv;
@@ -111,19 +115,28 @@ int bkv_commit(struct rt_task *t, struct bkv *s, struct bkv_op *op);
 
 /* --- the store -------------------------------------------------------------------------------- */
 
+/* Where a stream appends. `last` is its newest segment, also when that is full or torn. */
 struct bkv_stream_pos {
-    uint32_t segment; /* 0: none open */
-    uint32_t offset;  /* the next block or page goes there */
-    uint32_t number;  /* of blocks in the segment */
-    uint64_t order;   /* of the segment, or of the last one when none is open: prev_order */
-    uint32_t prev_end; /* when none is open: bytes valid in the last one */
+    uint32_t segment;  /* 0: none open, the next append opens one */
+    uint32_t offset;   /* the next block or page goes there */
+    uint32_t number;   /* of blocks in the segment */
+    uint32_t durable;  /* of those, how many have been flushed */
+    uint64_t last_order; /* of its newest segment; 0: it never had one */
+    uint32_t last_end;   /* bytes valid there, when it is not open */
+    bool from_reserve;   /* opened when there was no room but for deletes */
 };
+
+/* What a segment is wanted for: each leaves more to those before it. */
+enum bkv_need { BKV_NEED_INDEX, BKV_NEED_MOVE, BKV_NEED_DELETE, BKV_NEED_DATA };
+
+#define BKV_READY_MAX 64
 
 struct bkv_opts {
     char store[LVOL_NAME_MAX - 2];
     bool sync, read_only;
-    uint64_t memory_bytes, checkpoint_bytes;
+    uint64_t memory_bytes, table_bytes, checkpoint_bytes;
     uint64_t segment_bytes; /* 0: by the size of the device */
+    struct bkv_codec_opts codec;
 };
 
 struct bkv_drop {
@@ -131,8 +144,13 @@ struct bkv_drop {
     uint32_t rec_len;
 };
 
+struct bkv_block;
+struct bkv_checkpoint_state;
+
 struct bkv {
     struct bkv_opts opts;
+    char name[LVOL_NAME_MAX + 1]; /* of the blob, and in messages */
+    char path[512];               /* of the device, as the URI has it */
     struct lvs lvs;
     struct blob *blob;
     struct blob_chan *chan;
@@ -147,6 +165,8 @@ struct bkv {
     struct bkv_cache *cache;
     struct bkv_memtab *active, *frozen; /* frozen: NULL unless a checkpoint is under way */
     struct bkv_memtab *spare;
+    struct bkv_memtab *replay_memtab; /* the one recovery has filled: of another size */
+    uint64_t memtab_bytes;
     struct bkv_tree *tree;
     struct bkv_tree_io tree_io;
     uint64_t checkpoint_no; /* one more each time `tree` changes; from 1 */
@@ -154,35 +174,50 @@ struct bkv {
     /* Segments. */
     struct bkv_seg *seg;
     uint32_t nsegs;
-    uint32_t nfree, nready;
     uint64_t stamp;
     struct list holds;      /* struct bkv_hold, oldest first */
-    uint32_t next_free;     /* where the search for a free one begins */
-    uint32_t ready[16];     /* in the order in which they are taken */
-    struct rt_cond space_changed;
+    uint32_t ready[BKV_READY_MAX]; /* in the order in which they are taken */
+    uint32_t nready;
+    uint32_t supplying;     /* one is on its way to being ready */
+    uint32_t opened;        /* segments since the store was opened */
+    struct rt_cond space_changed, supply_wanted;
+    bool supply_due;        /* the supplier has to look again */
+    bool alloc_failed;      /* the blobstore had no clusters for us; tried again when asked */
+    bool full;              /* what could be done for space has been done; deletes end that */
+    bool want_room;
+    bool large_opening;     /* somebody writes the head of the next large segment */
+    bool prepare;           /* new segments are written with zeroes before they are used */
     uint64_t last_order, last_seq;
     struct bkv_stream_pos pos[BKV_STREAMS];
 
     /* Commit. */
     struct list queue;      /* struct bkv_op */
     struct rt_cond queued, idle;
-    uint8_t *staging;
-    uint32_t staging_bytes;
+    struct bkv_block *block; /* the one that is being made */
+    uint32_t nresolving;
+    uint8_t *scratch;       /* BKV_SCRATCH_BYTES, for codecs; nobody waits while using it */
+    bool commit_due;        /* the committer has to look at the queue again */
+    bool memory_short;      /* the memtable is full */
     bool hot_busy, cold_busy, freezing;
     int poison;             /* not 0: a write or flush has failed; no more changes */
-    uint64_t log_since_checkpoint;
+    uint64_t log_since_checkpoint, checkpoint_log_bytes;
 
     /* LARGE records nobody refers to any more, whose extents are still counted. */
     struct bkv_drop *drops;
     size_t ndrops, drops_max;
 
     /* Tasks of ours. */
-    bool closing;
+    bool closing;           /* nothing new comes */
+    bool stopped;           /* and the last checkpoint is made */
     unsigned ntasks;
     struct rt_cond task_ended;
-    struct rt_cond checkpoint_wanted, checkpoint_done;
-    bool want_checkpoint, in_checkpoint;
-    int checkpoint_rc;
+    struct rt_cond checkpoint_wanted, checkpoint_done, collector_wanted;
+    struct list checkpoint_waiting; /* struct bkv_waiter, see checkpoint.c */
+    struct bkv_checkpoint_state *ckpt;
+    bool checkpoint_due;
+    int checkpoint_rc;      /* of the last one that failed */
+    uint64_t checkpoint_failures;
+    bool dirty;             /* something has changed since the last checkpoint */
 
     /* Gets (get.c). */
     struct rt_pool reads;   /* struct bkv_read */
@@ -212,7 +247,80 @@ void bkv_task_ended(struct bkv *s);
 /* After a failed write or flush: no more changes. Says so once in the log. Returns -EIO. */
 int bkv_poison(struct bkv *s, int rc, const char *what);
 
+/** The queue, or what it waits for, has changed. */
+static inline void bkv_commit_wake(struct bkv *s)
+{
+    s->commit_due = true;
+    rt_cond_wake_all(&s->queued);
+}
+/** Segments have been freed or made ready, or there is no more hope for any. */
+static inline void bkv_space_wake(struct bkv *s)
+{
+    rt_cond_wake_all(&s->space_changed);
+    bkv_commit_wake(s);
+}
+
+/** Flushes the device. After a failure the store is poisoned. */
+int bkv_flush(struct rt_task *t, struct bkv *s);
+/** One write of whole sectors inside a segment; poisons when it fails. */
+int bkv_write(struct rt_task *t, struct bkv *s, const void *buf, uint64_t addr, uint32_t len);
+
+/**
+ * A change that is in the log becomes visible: memtable (out of a reserve), table, live bytes.
+ * `extents`: what a LARGE record holds; `held`: they were counted as held. Room for a drop has been
+ * reserved (bkv_drops_reserve). A moved record leaves entries of the table alone that do not name
+ * `moved_from` (0: not moved).
+ */
+void bkv_apply_place(struct bkv *s, struct bytes key, const struct bkv_place *place,
+                     struct bytes extents, bool held);
+void bkv_apply(struct bkv *s, struct bytes key, uint64_t hash, const struct bkv_place *place,
+               struct bytes extents, bool held, uint64_t moved_from);
+/** Room in the list of drops for `n` more. 0 or -ENOMEM. */
+int bkv_drops_reserve(struct bkv *s, size_t n);
+
+/* The tasks of the store. */
+int bkv_committer(struct rt_task *t, void *store);
+int bkv_supplier(struct rt_task *t, void *store);
+int bkv_checkpointer(struct rt_task *t, void *store);
+int bkv_collector(struct rt_task *t, void *store);
+int bkv_block_new(struct bkv *s);
+void bkv_block_free(struct bkv *s);
+
 /* --- space.c ---------------------------------------------------------------------------------- */
+
+/** Lays out the segments of a blob of `len` bytes: all free, none allocated. 0 or -ENOMEM. */
+int bkv_space_init(struct bkv *s, uint32_t nsegs);
+void bkv_space_fini(struct bkv *s);
+/**
+ * Opens a segment for a stream that is ready: gives it its order and next generation. The caller
+ * writes its head (bkv_seg_head_encode() of *out). 0; -EAGAIN none is ready now (wait for
+ * space_changed); -ENOSPC there is no room for this need. Never waits.
+ */
+int bkv_seg_open(struct bkv *s, enum bkv_stream stream, enum bkv_need need,
+                 struct bkv_seg_info *out);
+/** The same, and waits until there is one, or no hope. */
+int bkv_seg_open_wait(struct rt_task *t, struct bkv *s, enum bkv_stream stream,
+                      enum bkv_need need, struct bkv_seg_info *out);
+/** The stream's open segment is full, or done with. */
+void bkv_seg_seal(struct bkv *s, enum bkv_stream stream);
+/** Whether there is room for a need, now: 0, -EAGAIN or -ENOSPC, as above. */
+int bkv_space_room(struct bkv *s, enum bkv_need need);
+/** Segments that could be opened at once or after allocation; those held are not. */
+uint32_t bkv_space_avail(const struct bkv *s);
+/** Segments the next checkpoint may need. */
+uint32_t bkv_space_index_reserve(const struct bkv *s);
+/** Live bytes of the whole store; segments that hold something. */
+uint64_t bkv_space_live(const struct bkv *s, uint32_t *out_used_segs);
+void bkv_seg_free(struct bkv *s, uint32_t idx);
+/** The supplier has something to do. */
+static inline void bkv_supply_wake(struct bkv *s)
+{
+    s->supply_due = true;
+    rt_cond_wake_all(&s->supply_wanted);
+}
+bool bkv_seg_usable(const struct bkv *s, const struct bkv_seg *g);
+/** Writes the head of a segment that was opened. */
+int bkv_seg_head_write(struct rt_task *t, struct bkv *s, const struct bkv_seg_info *info);
 
 /** Keeps the segment of `addr` from being used again until bkv_unpin(). */
 static inline void bkv_pin(struct bkv *s, uint64_t addr)
@@ -253,6 +361,11 @@ static inline uint64_t bkv_hash(const struct bkv *s, struct bytes key)
 int bkv_find_cached(struct bkv *s, struct bytes key, struct bkv_place *out);
 /** The same; may wait: what it says held at its return. 0; -ENOENT; -EBADMSG; -EIO; ... */
 int bkv_find(struct rt_task *t, struct bkv *s, struct bytes key, struct bkv_place *out);
+/** Reads whole sectors of one segment, which is not used again meanwhile. */
+int bkv_read_sectors(struct rt_task *t, struct bkv *s, uint64_t addr, uint32_t len, uint8_t *buf);
+/** Reads and checks the record at an address. */
+int bkv_read_record(struct rt_task *t, struct bkv *s, uint64_t addr, uint32_t rec_len,
+                    struct rt_buf **out_buf, struct bkv_record_out *out);
 /**
  * Reads the record at a place that is current, or held; checks that it is of `key` (empty: of any).
  * *out points into *out_buf, which the caller puts back.
@@ -270,14 +383,35 @@ int bkv_read_key(struct rt_task *t, struct bkv *s, struct bytes key, struct bkv_
  * (both or neither): a hold on all segments and a reference to the tree as of the checkpoint's
  * instant: a snapshot. 0; -ENOSPC, -ENOMEM nothing lost, may be tried again; -EIO.
  */
+bool bkv_checkpoint_due(const struct bkv *s);
+/** Wants one soon; does not wait. */
+void bkv_checkpoint_wake(struct bkv *s);
 int bkv_checkpoint(struct rt_task *t, struct bkv *s, struct bkv_hold *hold,
                    struct bkv_tree **out_tree);
 
+int bkv_checkpoints_init(struct bkv *s);
+void bkv_checkpoints_fini(struct bkv *s);
+/** Writes both slots, one after the other, each flushed; *super becomes s->super. */
+int bkv_super_write(struct rt_task *t, struct bkv *s, struct bkv_super *super);
+
+/* --- store.c, recover.c ----------------------------------------------------------------------- */
+
+/** Finds or makes the store on a block device, brings it back, starts its tasks. With text. */
+int bkv_open(struct rt_task *t, struct bkv *s, const char *blk_uri, struct err *why);
+/** Nothing is in flight. */
+void bkv_close(struct rt_task *t, struct bkv *s);
+/** Frees memory only: after a simulated crash. */
+void bkv_free(struct bkv *s);
+/** From the super slot that was read to the state before the stop. */
+int bkv_recover(struct rt_task *t, struct bkv *s, struct err *why);
+
 /* --- requests, each in a file of its own ------------------------------------------------------ */
 
+#define BKV_READS_MAX 512u /* reads of gets in flight; others wait in line */
+int bkv_gets_init(struct bkv *s);
 /* get.c: KV_RETRIEVE, KV_STAT. */
 void bkv_get_submit(struct bkv *s, struct kv_req *req);
-/* put.c: KV_STORE, KV_DELETE, KV_BATCH. */
+/* put.c: KV_STORE, KV_DELETE, KV_BATCH, KV_FLUSH. */
 void bkv_put_submit(struct bkv *s, struct kv_req *req);
 
 #endif

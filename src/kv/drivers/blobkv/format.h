@@ -70,6 +70,10 @@ static_assert(sizeof(struct bkv_seg_head) == 64, "segment head");
 /*
  * Head, then records, each at a multiple of 16; zeroes up to the next sector. A block is there when
  * its head and every record in it are right; else none of it is (that is what makes a batch whole).
+ * A block holds at most one record of a key. Its head's checksum is seeded with the generation and
+ * the store's salt (bkv_block_gen), so that a value which looks like a block is none. A block that
+ * is not right is damage when a later one of its segment says that it was durable; else the log
+ * ends there.
  */
 #define BKV_BLOCK_MAGIC 0x4b4c4242u /* "BBLK" */
 struct bkv_block_head {
@@ -78,10 +82,16 @@ struct bkv_block_head {
     le32 len_bytes;  /*  8  head and records, without the zeroes */
     le32 nrecords;   /* 12 */
     le32 number;     /* 16  in its segment, from 0 */
-    le32 dir_bytes;  /* 20  reserved: 0 */
+    le32 durable;    /* 20  blocks of this segment that had been flushed when it was written */
     le64 first_seq;  /* 24  of its records that are new; the last one if all were moved */
 };
 static_assert(sizeof(struct bkv_block_head) == 32, "block head");
+
+/** What seeds the checksum of a block's head; `salt`: the low half of the store's hash key. */
+static inline uint32_t bkv_block_gen(uint32_t gen, uint32_t salt)
+{
+    return gen ^ salt;
+}
 
 /* --- record */
 
@@ -168,7 +178,7 @@ struct bkv_position {
 struct bkv_root_extent {
     le64 addr;  /* of whole pages in one segment */
     le32 len;   /* bytes that count */
-    le32 crc;   /* bkv_crc() of them */
+    le32 crc;   /* bkv_crc() of them, gen 0 */
 };
 
 struct bkv_super {
@@ -184,7 +194,7 @@ struct bkv_super {
     le32 nsegments;      /*  56  at the time of writing, segment 0 included */
     le32 epoch;          /*  60  of encryption: one more for each open that writes */
     le64 last_seq;       /*  64  the checkpoint has all changes up to here */
-    le64 last_order;     /*  72 */
+    le64 last_order;     /*  72  of the segments opened up to here */
     le64 nkeys;          /*  80  in the checkpoint */
     le64 hash_key[2];    /*  88  the store's secret for key hashes */
     struct bkv_position pos[BKV_STREAMS]; /* 104  [0] unused: where replay begins */
@@ -213,5 +223,6 @@ struct bkv_seg_entry {
 };
 static_assert(sizeof(struct bkv_seg_entry) == 24, "segment entry");
 #define BKV_SEG_ALLOCATED 1u /* the blob has clusters for it */
+#define BKV_SEG_WRITTEN 2u   /* and all of them have been written since */
 
 #endif

@@ -18,6 +18,11 @@ static inline uint32_t bkv_record_len(uint32_t key_len, uint32_t stored_len)
     return (uint32_t)round_up_u64(sizeof(struct bkv_record) + key_len + stored_len, BKV_ALIGN);
 }
 
+/** No record is longer. */
+#define BKV_RECORD_MAX                                                                             \
+    ((uint32_t)sizeof(struct bkv_record) + BKV_KEY_MAX + BKV_INLINE_MAX + BKV_CODEC_EXTRA +        \
+     BKV_ALIGN)
+
 struct bkv_record_in {
     uint8_t type; /* enum bkv_type */
     struct bytes key;

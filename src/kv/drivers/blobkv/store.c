@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A store as a whole: the blob it lives in is found by its name in the device's lvolstore, or made;
+ * its super slots are read, or written for the first time; its tasks are started, and at close
+ * ended in good order. And the two ways to the device that everybody here uses.
+ */
+#include "kv/drivers/blobkv/index_io.h"
+
+#include "base/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define SEGMENT_MIN (256 * KIB)
+#define SEGMENT_MAX (8 * MIB)
+#define SEGMENTS_WANTED 2048u
+#define SEGMENTS_MIN 8u
+#define MEMTAB_MAX (64 * MIB)
+
+/* --- the device ------------------------------------------------------------------------------- */
+
+int bkv_poison(struct bkv *s, int rc, const char *what)
+{
+    if (s->poison == 0) {
+        s->poison = rc;
+        log_error("%s: %s failed: %s; the store takes no changes until it is opened again", s->name,
+                  what, err_str(rc));
+        bkv_space_wake(s);
+        rt_cond_wake_all(&s->checkpoint_done);
+    }
+    return -EIO;
+}
+
+int bkv_write(struct rt_task *t, struct bkv *s, const void *buf, uint64_t addr, uint32_t len)
+{
+    int rc;
+
+    if (s->poison != 0)
+        return -EIO;
+    rc = blob_write(t, s->chan, s->blob, buf, addr, len, 0);
+    return rc < 0 ? bkv_poison(s, rc, "a write") : 0;
+}
+
+int bkv_flush(struct rt_task *t, struct bkv *s)
+{
+    uint32_t hot = s->pos[BKV_HOT].number, cold = s->pos[BKV_COLD].number;
+    uint32_t hot_seg = s->pos[BKV_HOT].segment, cold_seg = s->pos[BKV_COLD].segment;
+    int rc;
+
+    if (s->poison != 0)
+        return -EIO;
+    rc = blob_flush(t, s->chan, s->blob);
+    s->stats.flushes++;
+    if (rc < 0)
+        return bkv_poison(s, rc, "a flush");
+    if (s->pos[BKV_HOT].segment == hot_seg)
+        s->pos[BKV_HOT].durable = MAX(s->pos[BKV_HOT].durable, hot);
+    if (s->pos[BKV_COLD].segment == cold_seg)
+        s->pos[BKV_COLD].durable = MAX(s->pos[BKV_COLD].durable, cold);
+    return 0;
+}
+
+int bkv_seg_head_write(struct rt_task *t, struct bkv *s, const struct bkv_seg_info *info)
+{
+    CLEANUP(free_p) uint8_t *buf = aligned_alloc(4096, BKV_PAGE_BYTES);
+    uint64_t addr = (uint64_t)info->segment << s->segment_shift;
+
+    if (buf == NULL)
+        return bkv_poison(s, -ENOMEM, "opening a segment"); /* it is open, without a head */
+    bkv_seg_head_encode(info, s->super.uuid, addr, buf, s->sector_bytes);
+    return bkv_write(t, s, buf, addr, s->sector_bytes);
+}
+
+/* --- tasks ------------------------------------------------------------------------------------ */
+
+int bkv_task(struct bkv *s, const char *name, rt_task_fn fn, void *arg)
+{
+    int rc = rt_task_start(name, fn, arg, NULL, NULL);
+
+    if (rc == 0)
+        s->ntasks++;
+    return rc;
+}
+
+void bkv_task_ended(struct bkv *s)
+{
+    s->ntasks--;
+    rt_cond_wake_all(&s->task_ended);
+}
+
+#define SERVICES 2u /* supplier and checkpointer: needed for the last checkpoint */
+
+static int start_tasks(struct bkv *s)
+{
+    static const struct {
+        const char *name;
+        rt_task_fn fn;
+    } tasks[] = {{"blobkv supply", bkv_supplier},
+                 {"blobkv checkpoint", bkv_checkpointer},
+                 {"blobkv commit", bkv_committer},
+                 {"blobkv collect", bkv_collector}};
+
+    for (size_t i = 0; i < ARRAY_LEN(tasks); i++) {
+        int rc = bkv_task(s, tasks[i].name, tasks[i].fn, s);
+
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void wait_tasks(struct rt_task *t, struct bkv *s, unsigned left)
+{
+    while (s->ntasks > left)
+        (void)rt_cond_wait(t, &s->task_ended);
+}
+
+/* Ends the tasks; with a last checkpoint when there is something to keep. */
+static void stop_tasks(struct rt_task *t, struct bkv *s)
+{
+    s->closing = true;
+    bkv_commit_wake(s);
+    rt_cond_wake_all(&s->collector_wanted);
+    wait_tasks(t, s, SERVICES);
+    if (!s->opts.read_only && s->poison == 0 && s->ntasks == SERVICES)
+        (void)bkv_checkpoint(t, s, NULL, NULL);
+    s->stopped = true;
+    bkv_supply_wake(s);
+    rt_cond_wake_all(&s->checkpoint_wanted);
+    wait_tasks(t, s, 0);
+}
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+/* What the budget is spent on: two memtables, and what has been read. */
+static int alloc_memory(struct bkv *s)
+{
+    uint64_t total = s->opts.memory_bytes;
+    uint64_t memtabs, rest;
+
+    s->memtab_bytes = MIN(MAX(total * 3 / 8, MIB), (uint64_t)MEMTAB_MAX);
+    /* One fills while the other is merged, and both are seldom full. */
+    memtabs = s->memtab_bytes + s->memtab_bytes / 2;
+    rest = total > memtabs + 2 * MIB ? total - memtabs - 2 * MIB : 0;
+    s->active = bkv_memtab_new(s->memtab_bytes);
+    s->cache = bkv_cache_new(rest);
+    s->hot = bkv_hot_new(s->opts.table_bytes);
+    s->scratch = malloc(BKV_SCRATCH_BYTES);
+    if (s->active == NULL || s->cache == NULL || s->hot == NULL || s->scratch == NULL)
+        return -ENOMEM;
+    if (bkv_block_new(s) < 0 || bkv_gets_init(s) < 0 || bkv_checkpoints_init(s) < 0)
+        return -ENOMEM;
+    bkv_index_io_init(s);
+    s->tree = bkv_tree_new(&s->tree_io);
+    return s->tree != NULL ? 0 : -ENOMEM;
+}
+
+void bkv_free(struct bkv *s)
+{
+    if (s->tree != NULL)
+        bkv_tree_put(s->tree);
+    bkv_memtab_free(s->active);
+    bkv_memtab_free(s->frozen);
+    bkv_memtab_free(s->spare);
+    bkv_cache_free(s->cache);
+    bkv_hot_free(s->hot);
+    bkv_codec_free(s->codec);
+    bkv_checkpoints_fini(s);
+    bkv_block_free(s);
+    bkv_space_fini(s);
+    free(s->reads.memory);
+    free(s->reads.free_objs);
+    free(s->scratch);
+}
+
+/* --- the blob --------------------------------------------------------------------------------- */
+
+/* The blob of the store's name; made when it is not there. */
+static int find_blob(struct rt_task *t, struct bkv *s, struct err *why)
+{
+    struct blob_xattr xattr = {.name = "kvasir.store",
+                               .value = s->opts.store,
+                               .value_len = (uint16_t)strlen(s->opts.store)};
+    struct lvol_create_opts create = {
+        .name = s->name, .thin = true, .xattrs = &xattr, .nxattrs = 1};
+    struct blob_store_info info;
+    uint64_t id;
+    int rc = lvol_find(t, &s->lvs, s->name, &id);
+
+    blob_store_info(s->lvs.bs, &info);
+    if (rc == -ENOENT && s->opts.read_only)
+        return err_set(why, -ENOENT, "there is no store \"%s\" (no volume %s)", s->opts.store,
+                       s->name);
+    if (rc == -ENOENT) {
+        create.len_bytes = info.clusters * info.cluster_bytes;
+        rc = lvol_create(t, &s->lvs, &create, &id, why);
+        if (rc < 0)
+            return rc;
+    }
+    if (rc == 0)
+        rc = blob_open(t, s->lvs.bs, id, &s->blob);
+    if (rc < 0)
+        return err_set(why, rc, "%s: %s", s->name, err_str(rc));
+    rc = blob_chan_get(t, s->lvs.bs, &s->chan);
+    return rc < 0 ? err_set(why, rc, "%s: %s", s->name, err_str(rc)) : 0;
+}
+
+/* The blob takes in what the device has grown by. */
+static int grow_blob(struct rt_task *t, struct bkv *s)
+{
+    struct blob_store_info info;
+    struct blob_info blob;
+    int rc;
+
+    if (s->opts.read_only)
+        return 0;
+    rc = blob_store_grow(t, s->lvs.bs);
+    if (rc < 0 && rc != -ENOSPC && rc != -ENOTSUP)
+        return rc;
+    blob_store_info(s->lvs.bs, &info);
+    blob_info(s->blob, &blob);
+    return info.clusters > blob.clusters ? blob_resize(t, s->blob, info.clusters) : 0;
+}
+
+static uint32_t log2_of(uint64_t v)
+{
+    return 63u - (uint32_t)__builtin_clzll(v);
+}
+
+/* --- a new store ------------------------------------------------------------------------------ */
+
+static int choose_sizes(struct bkv *s, const struct blob_store_info *info, uint64_t len,
+                        struct err *why)
+{
+    uint64_t segment = s->opts.segment_bytes;
+
+    if ((info->cluster_bytes & (info->cluster_bytes - 1)) != 0)
+        return err_set(why, -ENOTSUP, "%s: clusters of %u bytes: the engine needs a power of two",
+                       s->name, info->cluster_bytes);
+    if (info->block_bytes > BKV_PAGE_BYTES)
+        return err_set(why, -ENOTSUP, "%s: blocks of %u bytes: the engine needs 4096 at most",
+                       s->name, info->block_bytes);
+    if (segment == 0) {
+        segment = 1ull << log2_of(MAX(len / SEGMENTS_WANTED, 1ull));
+        segment = MIN(MAX(segment, SEGMENT_MIN), SEGMENT_MAX);
+        segment = MAX(segment, info->cluster_bytes);
+    }
+    if ((segment & (segment - 1)) != 0 || segment < SEGMENT_MIN || segment > 1u << 30 ||
+        segment < info->cluster_bytes)
+        return err_set(why, -EINVAL,
+                       "segment has to be a power of two from 256K to 1G, and a "
+                       "cluster (%u bytes) at least",
+                       info->cluster_bytes);
+    if (len / segment < SEGMENTS_MIN)
+        return err_set(why, -ENOSPC,
+                       "%s: %llu bytes are too few: %u segments of %llu bytes are "
+                       "the least",
+                       s->name, (unsigned long long)len, SEGMENTS_MIN, (unsigned long long)segment);
+    s->super.segment_bytes = le32_make((uint32_t)segment);
+    s->super.sector_bytes = le32_make(MAX(info->block_bytes, 512u));
+    s->super.nsegments = le32_make((uint32_t)(len / segment));
+    return 0;
+}
+
+/* Everything about sizes comes from the super slot. */
+static int take_sizes(struct bkv *s, struct err *why)
+{
+    struct blob_store_info info;
+    struct blob_info blob;
+    uint32_t nsegs;
+
+    blob_store_info(s->lvs.bs, &info);
+    blob_info(s->blob, &blob);
+    s->sector_bytes = le32_get(s->super.sector_bytes);
+    s->segment_bytes = le32_get(s->super.segment_bytes);
+    s->segment_shift = log2_of(s->segment_bytes);
+    s->cluster_bytes = info.cluster_bytes;
+    nsegs = (uint32_t)MIN(blob.len_bytes / s->segment_bytes, UINT32_MAX);
+    if (info.block_bytes > s->sector_bytes)
+        return err_set(why, -EINVAL, "%s: made on sectors of %u bytes, the device now has %u",
+                       s->name, s->sector_bytes, info.block_bytes);
+    if (s->segment_bytes % s->cluster_bytes != 0)
+        return err_set(why, -EBADMSG, "%s: segments are no multiple of the clusters", s->name);
+    if (nsegs < le32_get(s->super.nsegments))
+        return err_set(why, -EBADMSG, "%s: the volume has been cut: %u segments, it had %u",
+                       s->name, nsegs, le32_get(s->super.nsegments));
+    s->checkpoint_log_bytes = MIN(s->opts.checkpoint_bytes, blob.len_bytes / 8);
+    return bkv_space_init(s, nsegs) < 0 ? err_set(why, -ENOMEM, "no memory for segments") : 0;
+}
+
+static int make_new(struct rt_task *t, struct bkv *s, struct err *why)
+{
+    struct blob_store_info info;
+    struct blob_info blob;
+    struct bkv_super super;
+    uint64_t key[2];
+    int rc;
+
+    blob_store_info(s->lvs.bs, &info);
+    blob_info(s->blob, &blob);
+    memset(&s->super, 0, sizeof(s->super));
+    memcpy(s->super.magic, BKV_SUPER_MAGIC, sizeof(s->super.magic));
+    s->super.version = le32_make(BKV_VERSION);
+    rt_random(s->super.uuid, sizeof(s->super.uuid));
+    s->super.uuid[6] = (uint8_t)((s->super.uuid[6] & 0x0f) | 0x40);
+    s->super.uuid[8] = (uint8_t)((s->super.uuid[8] & 0x3f) | 0x80);
+    rt_random(key, sizeof(key));
+    s->super.hash_key[0] = le64_make(key[0]);
+    s->super.hash_key[1] = le64_make(key[1]);
+    rc = choose_sizes(s, &info, blob.len_bytes, why);
+    if (rc == 0)
+        rc = bkv_codec_create(t, &s->opts.codec, &s->super, &s->codec, why);
+    if (rc == 0)
+        rc = take_sizes(s, why);
+    if (rc < 0)
+        return rc;
+    rc = blob_allocate(t, s->blob, 0, s->segment_bytes / s->cluster_bytes);
+    super = s->super;
+    if (rc == 0)
+        rc = bkv_super_write(t, s, &super);
+    return rc < 0 ? err_set(why, rc, "%s: cannot begin a store: %s", s->name, err_str(rc)) : 0;
+}
+
+/* --- opening ---------------------------------------------------------------------------------- */
+
+/* Chooses between the slots. 0; -ENODATA: nobody has finished making this store. */
+static int read_super(struct rt_task *t, struct bkv *s, struct err *why)
+{
+    CLEANUP(free_p) struct bkv_super *page = aligned_alloc(4096, sizeof(*page));
+    struct err text[2];
+    int state[2];
+
+    if (page == NULL)
+        return err_set(why, -ENOMEM, "no memory");
+    memset(&s->super, 0, sizeof(s->super));
+    for (unsigned i = 0; i < 2; i++) {
+        int rc = blob_read(t, s->chan, s->blob, page, bkv_super_addr(i), sizeof(*page));
+
+        if (rc < 0)
+            return err_set(why, rc, "%s: cannot read: %s", s->name, err_str(rc));
+        state[i] = bkv_super_check(page, i, &text[i]);
+        if (state[i] == 0 && le64_get(page->slot_seq) > le64_get(s->super.slot_seq)) {
+            s->super = *page;
+            s->super_slot = 1 - i;
+        }
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        if (state[i] == -ENOTSUP)
+            return err_set(why, -ENOTSUP, "%s: %s", s->name, text[i].text);
+    }
+    if (state[0] == 0 || state[1] == 0) {
+        for (unsigned i = 0; i < 2; i++) {
+            if (state[i] != 0)
+                log_warn("%s: %s; the other one is good", s->name, text[i].text);
+        }
+        return 0;
+    }
+    /* The second slot is written when the first one is durable: it was never finished. */
+    if (state[1] == -ENODATA)
+        return -ENODATA;
+    return err_set(why, -EBADMSG, "%s: %s; %s", s->name, text[0].text, text[1].text);
+}
+
+static int open_blob(struct rt_task *t, struct bkv *s, bool *out_new, struct err *why)
+{
+    int rc = find_blob(t, s, why);
+
+    if (rc < 0)
+        return rc;
+    rc = grow_blob(t, s);
+    if (rc < 0)
+        return err_set(why, rc, "%s: cannot grow: %s", s->name, err_str(rc));
+    rc = read_super(t, s, why);
+    *out_new = rc == -ENODATA;
+    if (rc == -ENODATA && s->opts.read_only)
+        return err_set(why, -ENODATA, "%s: the store was never finished", s->name);
+    if (rc == -ENODATA)
+        return make_new(t, s, why);
+    if (rc == 0)
+        rc = bkv_codec_open(t, &s->opts.codec, &s->super, &s->codec, why);
+    return rc == 0 ? take_sizes(s, why) : rc;
+}
+
+/* A store that encrypts begins a new epoch before it writes anything else. */
+static int begin_epoch(struct rt_task *t, struct bkv *s)
+{
+    struct bkv_super super = s->super;
+    int rc;
+
+    if (s->codec == NULL || s->opts.read_only)
+        return 0;
+    super.epoch = le32_make(le32_get(super.epoch) + 1);
+    rc = bkv_super_write(t, s, &super);
+    if (rc == 0)
+        bkv_codec_start(s->codec, le32_get(super.epoch));
+    return rc;
+}
+
+static int open_rest(struct rt_task *t, struct bkv *s, bool is_new, struct err *why)
+{
+    int rc = begin_epoch(t, s);
+
+    s->secret[0] = le64_get(s->super.hash_key[0]);
+    s->secret[1] = le64_get(s->super.hash_key[1]);
+    if (s->codec != NULL)
+        bkv_codec_hash_key(s->codec, s->secret);
+    if (rc == 0)
+        rc = alloc_memory(s);
+    if (rc < 0)
+        return err_set(why, rc, "%s: %s", s->name, err_str(rc));
+    s->checkpoint_no = 1;
+    s->seg[0].allocated = true;
+    if (!is_new)
+        rc = bkv_recover(t, s, why);
+    if (rc == 0 && !s->opts.read_only) {
+        rc = start_tasks(s);
+        if (rc < 0)
+            err_set(why, rc, "%s: cannot start its tasks: %s", s->name, err_str(rc));
+    }
+    return rc;
+}
+
+static void let_go(struct rt_task *t, struct bkv *s)
+{
+    stop_tasks(t, s);
+    if (s->chan != NULL)
+        blob_chan_put(t, s->chan);
+    if (s->blob != NULL)
+        blob_close(t, s->blob);
+    lvs_close(t, &s->lvs);
+    bkv_free(s);
+}
+
+int bkv_open(struct rt_task *t, struct bkv *s, const char *blk_uri, struct err *why)
+{
+    struct lvs_format_opts format = {.name = "kvasir"};
+    unsigned flags = s->opts.read_only ? LVS_OPEN_READ_ONLY : LVS_OPEN_FORMAT;
+    bool is_new = false;
+    int rc;
+
+    snprintf(s->name, sizeof(s->name), "kv.%s", s->opts.store);
+    list_init(&s->queue);
+    rc = lvs_open(t, blk_uri, flags, &format, &s->lvs, why);
+    if (rc < 0)
+        return rc;
+    rt_task_shield(t, true);
+    rc = open_blob(t, s, &is_new, why);
+    if (rc == 0)
+        rc = open_rest(t, s, is_new, why);
+    if (rc < 0)
+        let_go(t, s);
+    rt_task_shield(t, false);
+    return rc;
+}
+
+void bkv_close(struct rt_task *t, struct bkv *s)
+{
+    let_go(t, s);
+}

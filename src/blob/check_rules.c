@@ -104,8 +104,17 @@ static bool names(const struct ck_blob *a, const struct ck_blob *b)
     return (a->pub.making || a->pub.removing) && a->marked == b->pub.id;
 }
 
+#define MORE_TEXT 40
+static const char *more(uint64_t n, char *out)
+{
+    snprintf(out, MORE_TEXT, n > 1 ? " (and %lu more)" : "", n - 1);
+    return out;
+}
+
 void ck_conflicts(struct check *ck)
 {
+    char text[MORE_TEXT];
+
     for (unsigned i = 0; i < ck->nconflicts; i++) {
         const struct ck_conflict *c = &ck->conflict[i];
         struct ck_blob *a = &ck->blob[c->first - 1], *b = &ck->blob[c->second - 1];
@@ -114,9 +123,9 @@ void ck_conflicts(struct check *ck)
         b->pub.broken |= !legal;
         a->pub.broken |= !legal;
         ck_say(ck, legal ? BLOB_CHECK_NOTE : BLOB_CHECK_ERROR, c->page ? "extent page" : "cluster",
-               c->offset, b->pub.id, "%lu %s (the first is %lu) also belong%s to blob 0x%lx%s",
-               c->count, c->page ? "extent pages" : "clusters", c->number, c->count == 1 ? "s" : "",
-               a->pub.id, legal ? ", as in an interrupted snapshot operation" : "");
+               c->offset, b->pub.id, "%s %lu%s also belongs to blob 0x%lx%s",
+               c->page ? "extent page" : "cluster", c->number, more(c->count, text), a->pub.id,
+               legal ? ", as in an interrupted snapshot operation" : "");
     }
     if (ck->more_conflicts > 0)
         ck_say(ck, BLOB_CHECK_ERROR, "cluster", 0, UINT64_MAX,

@@ -7,6 +7,8 @@
 
 #include "base/util.h"
 #include "kv/drivers/blobkv/chunk.h"
+#include "kv/drivers/blobkv/fence.h"
+#include "kv/drivers/blobkv/leaf.h"
 #include "kv/drivers/blobkv/record.h"
 #include "proto/nvme_admin.h"
 #include "proto/nvme_fabrics.h"
@@ -420,6 +422,51 @@ static void seed_blobkv(void)
     seed_bytes("bkv_record", bytes_make(data, 1 + 512));
 }
 
+/* fuzz/bkv_leaf.c: leaves of a few kinds of keys. fuzz/bkv_fences.c: fences of them. */
+static void seed_index(void)
+{
+    static struct bkv_leaf_build build;
+    static struct bkv_fence_build fences;
+    static uint8_t data[1 + 65536];
+    struct bkv_tree *tree;
+    uint64_t pos = 0;
+
+    for (unsigned kind = 0; kind < 3; kind++) {
+        struct bkv_place place = {.addr = 8192, .type = BKV_VALUE};
+        char key[300];
+        int rc = 1;
+
+        bkv_leaf_begin(&build, data + 1);
+        for (unsigned i = 0; rc == 1 && i < (kind == 1 ? 5 : 1000); i++) {
+            int len = snprintf(key, sizeof(key), kind == 2 ? "%0250u" : "key-%u", 100000 + i);
+
+            place.addr += 4160;
+            place.seq = i * 1000 + 1;
+            place.rec_len = 32 * (1 + i % 3) + 304;
+            place.value_len = i % 7 == 0 ? 1ull << 33 : 16 + i % 5;
+            place.type = i % 7 == 0 ? BKV_LARGE_VALUE : BKV_VALUE;
+            rc = bkv_leaf_add(&build, bytes_make(key, (size_t)len), &place);
+            if (bkv_fence_add(&fences, bytes_make(key, i == 0 ? 0 : (size_t)len), 8192ull * (i + 1),
+                              i) < 0)
+                return;
+            if (i % 10 == 9)
+                i += 9;
+        }
+        bkv_leaf_end(&build, 3);
+        seed_bytes("bkv_leaf", bytes_make(data, 1 + BKV_PAGE_BYTES));
+        tree = bkv_fence_tree(&fences, NULL);
+        if (tree == NULL)
+            return;
+        tree->nkeys = tree->nleaves * 10;
+        data[0] = (uint8_t)(kind * 50);
+        pos = 0;
+        seed_bytes("bkv_fences",
+                   bytes_make(data, 1 + bkv_tree_encode(tree, &pos, data + 1, 65536)));
+        bkv_tree_put(tree);
+        data[0] = 0;
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 3)
@@ -434,6 +481,7 @@ int main(int argc, char **argv)
     seed_vendor_scripts();
     seed_edits();
     seed_blobkv();
+    seed_index();
     printf("%u seeds in %s\n", nseeds, top);
     return 0;
 }

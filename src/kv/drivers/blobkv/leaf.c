@@ -218,6 +218,9 @@ static int check_entries(const uint8_t *page, uint8_t *last)
                         bytes_make(last + raw.shared, last_len - raw.shared));
         if (i > 0 && cmp <= 0)
             return -EBADMSG;
+        /* Searches rely on it that an entry shares all it can. */
+        if (!whole && raw.shared < last_len && raw.key[0] == last[raw.shared])
+            return -EBADMSG;
         memcpy(last + raw.shared, raw.key, raw.rest);
         last_len = raw.shared + raw.rest;
         p = place_decode(p, end, last_len, &place);

@@ -24,14 +24,20 @@ DEPTH = 32
 class Scale:
     """How much of everything. `full` is what docs/roadmap.md holds the engine to."""
 
-    def __init__(self, items, small_items, seconds, mib_items, big_items, reopen_bytes, runs):
+    def __init__(self, items, small_items, seconds, mib_items, big_items, big_bytes, reopen_bytes, runs):
         self.items = items              # of 4 KiB
         self.small_items = small_items  # of 100 bytes
         self.seconds = seconds          # of a phase that is limited by time
         self.mib_items = mib_items      # of 1 MiB
         self.big_items = big_items      # of 64 MiB
+        self.big_bytes = big_bytes      # or less
         self.reopen_bytes = reopen_bytes
         self.runs = runs
+
+    @property
+    def limit(self):
+        """Of a phase of bench-engine."""
+        return f"/{round(self.seconds * 1000)}ms"
 
     @property
     def cache(self):
@@ -39,9 +45,9 @@ class Scale:
 
 
 SCALES = {
-    "small": Scale(4000, 20_000, 1, 12, 10, 32 * MIB, 1),
-    "default": Scale(50_000, 200_000, 2, 128, 10, 1 * GIB, 3),
-    "full": Scale(1_000_000, 2_000_000, 10, 2048, 64, 10 * GIB, 3),
+    "small": Scale(4000, 10_000, 0.1, 10, 10, 4 * MIB, 16 * MIB, 1),
+    "default": Scale(32_000, 100_000, 1, 64, 10, 64 * MIB, 256 * MIB, 3),
+    "full": Scale(1_000_000, 2_000_000, 10, 2048, 32, 64 * MIB, 10 * GIB, 3),
 }
 
 
@@ -58,9 +64,12 @@ class Cgroup:
         self.path = None
         for root, limits in (("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")):
             path = pathlib.Path(root) / f"kvasir-bench-{os.getpid()}"
+            if not (pathlib.Path(root) / "cgroup.procs").exists():
+                continue
             try:
                 path.mkdir(exist_ok=True)
-                (path / limits).write_text(str(limit))
+                with open(path / limits, "r+") as f:
+                    f.write(str(limit))
                 self.path = path
                 break
             except OSError:
@@ -86,11 +95,21 @@ def remove_dir(path):
         return False
 
 
+def forget(path):
+    """Takes files out of the page cache: pages that an earlier process read are charged to nobody any more."""
+    os.sync()
+    for name in path.iterdir():
+        if name.is_file():
+            with open(name, "rb") as f:
+                os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 # --- running ----------------------------------------------------------------------------------------
 
 class Bench:
     def __init__(self, args, scale):
         self.args, self.scale = args, scale
+        self.big_put, self.big_get = (name.format(scale.big_bytes // MIB) for name in (BIG_PUT, BIG_GET))
         self.program = args.build / "bench/engine/bench-engine"
         self.dir = (args.dir or args.build / "bench-engine").resolve() / f"run-{os.getpid()}"
         self.dir.mkdir(parents=True)
@@ -129,6 +148,7 @@ class Bench:
             argv += ["--uri", self.uri(path, size // MIB * MIB, cache, more + ("&sync=no" if nosync else ""))]
         if nosync:
             argv.append("--nosync")
+        forget(path)
         # What uses the page cache gets the budget as a cgroup; beside it what the bench itself needs.
         own = 8 * MIB + max(16 * MIB, value + 8 * MIB) + DEPTH * min(value, MIB) + (4 * value if value > MIB else 0)
         group = Cgroup(max(cache, 24 * MIB) + own) if self.cgroups and engine in ("leveldb", "lmdb") else None
@@ -170,7 +190,7 @@ class Bench:
                 subprocess.run(base + ["--rw=write", "--bs=1M", "--iodepth=4", "--end_fsync=1"], capture_output=True,
                                check=True)
             proc = subprocess.run(base + [f"--rw={rw}", f"--bs={bs}", f"--iodepth={depth}", "--time_based",
-                                          f"--runtime={seconds}", *more], capture_output=True, text=True, check=True)
+                                          f"--runtime={round(seconds * 1000)}ms", *more], capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError) as e:
             say(f"fio: {e}: no comparison with the disk")
             return
@@ -199,7 +219,7 @@ DELETE = "delete 90 %, durable, depth 32"
 WA_UNIFORM, WA_ZIPF = "overwrite at 85 % full, uniform", "overwrite at 85 % full, zipfian 0.99"
 SMALL_PUT, SMALL_GET = "put 100 B, durable, 32 writers", "get 100 B, depth 32, cached"
 MIB_PUT, MIB_GET = "put 1 MiB, durable, depth 4", "get 1 MiB, depth 4"
-BIG_PUT, BIG_GET = "put 64 MiB, durable, depth 2", "get 64 MiB, depth 2"
+BIG_PUT, BIG_GET = "put {} MiB, durable, depth 2", "get {} MiB, depth 2"
 RAW = "write 4 KiB + fdatasync, depth 1"
 
 
@@ -218,8 +238,8 @@ def session_gets(b, engine):
     lines = b.engine(engine, path, ["fill@32", "flush"], s.items, 4096, nosync=True)
     b.add(PUT_NOSYNC, engine, last(lines, "fill"))
     b.add("disk after filling", engine, last(lines, "flush"))
-    t = f"/{s.seconds}s"
-    warm = f"get@32/{max(s.seconds // 2, 1)}s"
+    t = s.limit
+    warm = f"get@32{t}"
     lines = b.engine(engine, path, [warm, "get@1" + t, "get@32" + t, "list" + t, "scan", "scanv" + t], s.items, 4096)
     for row, phase, depth in ((GET_1, "get", 1), (GET_32, "get", 32), (LIST, "list", 1), (SCAN, "scan", 1),
                               (SCANV, "scanv", 1)):
@@ -238,7 +258,7 @@ def session_small(b, engine):
     b.prepare(engine, path, s.small_items, 100, 0.5)
     more = dict(items=s.small_items, value=100, cache=cache, fill=0.5)
     b.add(SMALL_PUT, engine, last(b.engine(engine, path, ["fill@32"], **more), "fill"))
-    t = f"/{s.seconds}s"
+    t = s.limit
     lines = b.engine(engine, path, ["scanv", f"get@32/{2 * s.small_items}", "get@32" + t, "scan"], **more)
     b.add(SMALL_GET, engine, last(lines, "get"))
 
@@ -246,12 +266,12 @@ def session_small(b, engine):
 def session_large(b, engine):
     s = b.scale
     for value, items, depth, put, get in ((MIB, s.mib_items, 4, MIB_PUT, MIB_GET),
-                                          (64 * MIB, s.big_items, 2, BIG_PUT, BIG_GET)):
+                                          (s.big_bytes, s.big_items, 2, b.big_put, b.big_get)):
         path = b.fresh(engine)
         b.prepare(engine, path, items, value, 0.6)
         more = dict(items=items, value=value, cache=max(s.cache, 64 * MIB), fill=0.6)
         b.add(put, engine, last(b.engine(engine, path, [f"fill@{depth}"], **more), "fill"))
-        b.add(get, engine, last(b.engine(engine, path, [f"get@{depth}/{s.seconds}s"], **more), "get"))
+        b.add(get, engine, last(b.engine(engine, path, [f"get@{depth}{s.limit}"], **more), "get"))
 
 
 def session_overwrite(b, engine):
@@ -269,9 +289,50 @@ def session_overwrite(b, engine):
 def session_reopen(b, engine):
     items = b.scale.reopen_bytes // 4096
     path = b.fresh(engine)
+    b.prepare(engine, path, items, 4096, 0.7)
     b.engine(engine, path, ["fill@32", "kill"], items, 4096, nosync=True, killed=True)
     lines = b.engine(engine, path, ["get/200"], items, 4096)
     b.add(f"reopen after kill -9, {b.scale.reopen_bytes / GIB:.2g} GiB in it", engine, last(lines, "open"))
+
+
+TCP_STORE, TCP_RETRIEVE = "Store 4 KiB, durable, depth {}", "Retrieve 4 KiB, depth {}"
+
+
+def kvasir_bench(b, uri, work, depth, prefill, poll="never"):
+    argv = [b.args.build / "kvasir", "bench", uri, work, "-b", "4096", "--qd", str(depth), "-t",
+            f"{round(b.scale.seconds * 1000)}ms", "--warmup", "300ms", "--keys", str(b.scale.items), "--prefill", prefill, "--poll", poll, "--json"]
+    proc = subprocess.run(argv, capture_output=True, text=True)
+    if proc.returncode != 0:
+        sys.exit(f"bench: {' '.join(map(str, argv))}: exit {proc.returncode}\n{proc.stderr}")
+    result = json.loads(proc.stdout.splitlines()[-1])
+    side = "write" if work == "store" else "read"
+    return {"per_s": result["iops"], "ops": result[side]["ops"], "bytes": result[side]["ops"] * 4096, side: result[side],
+            "cpu_us": result["user_us_per_op"] + result["sys_us_per_op"], "written": 0, "rss": 0}
+
+
+def session_target(b, server_class):
+    """What NVMe/TCP adds: the same device opened by the client, and served to it. CPU is of both processes."""
+    for how in ("direct", "NVMe/TCP"):
+        path = b.fresh("kvasir")
+        b.prepare("kvasir", path, b.scale.items, 4096, 0.5)
+        uri = b.uri(path, int(b.scale.items * 4144 / 0.5) // MIB * MIB, b.scale.cache)
+        if how == "direct":
+            target_rows(b, how, uri, None)
+            continue
+        with server_class(poll="never", kv=uri, block="mem:?size=16M") as server:
+            target_rows(b, how, server.uri(2), server)
+
+
+def target_rows(b, how, uri, server):
+    kvasir_bench(b, uri, "store", DEPTH, "yes")
+    for row, work in ((TCP_STORE, "store"), (TCP_RETRIEVE, "retrieve")):
+        for depth in (1, DEPTH):
+            before = sum(server.cpu_seconds()) if server else 0
+            line = kvasir_bench(b, uri, work, depth, "no")
+            if server:  # it was warmed up for as long as kvasir_bench() says
+                used = (sum(server.cpu_seconds()) - before) * b.scale.seconds / (b.scale.seconds + 0.3)
+                line["cpu_us"] += used / max(line["ops"], 1) * 1e6
+            b.add(row.format(depth), how, line)
 
 
 SETTINGS = ["checkpoint=64M", "checkpoint=256M", "checkpoint=1G", "sync=no"]
@@ -297,13 +358,13 @@ def disk(b):
             bs = max(round(lines[-1]["read_bytes"] / lines[-1]["ops"] / 512), 1) * 512
         b.fio(row, "randread", bs, depth, size // bs * bs)
     b.fio(SCANV, "randread", 4096, 32, size)
-    for value, depth, put, get, n in ((MIB, 4, MIB_PUT, MIB_GET, s.mib_items), (64 * MIB, 2, BIG_PUT, BIG_GET, s.big_items)):
+    for value, depth, put, get, n in ((MIB, 4, MIB_PUT, MIB_GET, s.mib_items), (s.big_bytes, 2, b.big_put, b.big_get, s.big_items)):
         b.fio(put, "write", value, depth, n * value, None, "--end_fsync=1")
         b.fio(get, "read", value, depth, n * value)
     (b.dir / "fio.img").unlink(missing_ok=True)
     path = b.fresh("raw")
     lines = b.engine("raw", path, ["fill@4"], s.items, 4096, nosync=True)
-    lines = b.engine("raw", path, [f"put@1/{s.seconds}s"], s.items, 4096)
+    lines = b.engine("raw", path, ["put@1" + s.limit], s.items, 4096)
     b.add(RAW, "raw", last(lines, "put"))
 
 
@@ -435,7 +496,7 @@ def bars(b):
         Bar(f"{MIX}: p99.9/p50 of puts / that of write + fdatasync", over(t.tail(MIX, k), t.tail(RAW, "raw")), 2.0, True),
         ahead(SMALL_PUT, 1.2), written(SMALL_PUT, 3.0), ahead(SMALL_GET, 1.0, ["rocksdb", "leveldb"], "RocksDB's, LevelDB"),
         of_disk(MIB_PUT, 0.9), of_disk(MIB_GET, 0.9), cpu(MIB_PUT, 1 / 3), cpu(MIB_GET, 1 / 3),
-        of_disk(BIG_PUT, 0.9), of_disk(BIG_GET, 0.9), cpu(BIG_PUT, 1 / 3), cpu(BIG_GET, 1 / 3),
+        of_disk(b.big_put, 0.9), of_disk(b.big_get, 0.9), cpu(b.big_put, 1 / 3), cpu(b.big_get, 1 / 3),
         ahead(SCAN, 1.0), ahead(LIST, 1.0), of_disk(SCANV, 0.9),
         written(PUT_DURABLE, 1.1), written(WA_UNIFORM, 4.5), written(WA_ZIPF, 3.0),
         Bar("disk after deleting 90 % / live bytes", over(disk_live, live), 1.2, most=True),
@@ -445,10 +506,12 @@ def bars(b):
     ]
 
 
-def show_bars(b, results):
+def show_bars(b, results, all_of_them):
     say(f"\n{'what is wanted':82}{'bar':>9}{'got':>9}")
     missed = 0
     for bar in bars(b):
+        if bar.got is None and not all_of_them:
+            continue
         got = "-" if bar.got is None else f"{bar.got:.2f}"
         say(f"{bar.text:82}{('<=' if bar.most else '>=') + f' {bar.wanted:.2f}':>9}{got:>9}  {bar.verdict()}")
         missed += bar.verdict() == "MISSED"
@@ -461,11 +524,11 @@ SESSIONS = {"puts": session_puts, "gets": session_gets, "small": session_small, 
 ONCE = {"overwrite": session_overwrite, "reopen": session_reopen}
 
 
-def run(args, results):
+def run(args, results, server_class):
     scale = SCALES[args.scale]
     subprocess.run(["ninja", "-C", args.build, "bench/engine/bench-engine"], check=True, stdout=subprocess.DEVNULL)
     b = Bench(args, scale)
-    wanted = args.sessions or [*SESSIONS, *ONCE, "settings", "disk"]
+    wanted = args.sessions or [*SESSIONS, *ONCE, "target", "settings", "disk"]
     runs = args.runs or scale.runs
     say(f"{scale.items} values of 4 KiB, cache {scale.cache / MIB:.0f} MiB, {scale.small_items} of 100 B, medians of "
         f"{runs}; kvasir on {args.uri}")
@@ -480,8 +543,10 @@ def run(args, results):
         for engine in b.engines if name in wanted else []:
             session(b, engine)
             shutil.rmtree(b.dir / engine)
+    if "target" in wanted and "kvasir" in b.engines and not args.uri.startswith("mem:"):
+        session_target(b, server_class)
     if "settings" in wanted and "kvasir" in b.engines and args.uri.startswith("blob:"):
         settings(b)
     Table(b.rows).show()
-    show_bars(b, results)
+    show_bars(b, results, args.sessions is None and args.engines is None)
     results["engine rows"] = b.rows

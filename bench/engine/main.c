@@ -4,8 +4,8 @@
  *              [--poll never|adaptive|always] PHASE...
  *
  * Opens an engine in a directory, runs the phases one after the other, and prints a line of JSON
- * for each. A phase is NAME[@DEPTH][/LIMIT], LIMIT a number of operations or seconds ("5s");
- * without one each item is met once.
+ * for each. A phase is NAME[@DEPTH][/LIMIT], LIMIT a number of operations or a time ("5s",
+ * "200ms"); without one each item is met once.
  *
  *     fill put zipf           puts: each item once, uniform, zipfian
  *     get mix list            gets; half gets, half puts; keys of a prefix
@@ -60,11 +60,11 @@ static int parse_phase(const char *text, struct phase *p)
     if (slash == NULL)
         return 0;
     p->ops = strtoull(slash + 1, &end, 10);
-    if (strcmp(end, "s") == 0) {
-        p->time_ns = p->ops * NS_PER_S;
-        p->ops = 0;
-    }
-    return *end == '\0' || strcmp(end, "s") == 0 ? 0 : -EINVAL;
+    if (*end == '\0')
+        return 0;
+    p->time_ns = p->ops * (strcmp(end, "ms") == 0 ? NS_PER_MS : NS_PER_S);
+    p->ops = 0;
+    return strcmp(end, "s") == 0 || strcmp(end, "ms") == 0 ? 0 : -EINVAL;
 }
 
 /* --- one line a phase ------------------------------------------------------------------------- */

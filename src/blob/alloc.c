@@ -10,8 +10,6 @@
 
 #include "base/bytes.h"
 
-#define TOGETHER 32u
-
 int blob_esnap_read(struct rt_task *t, struct blk_dev *esnap, uint64_t off, uint8_t *out,
                     size_t len)
 {
@@ -87,6 +85,8 @@ static int put_data(struct rt_task *t, const struct blob_first *w)
     uint32_t step;
     int rc = 0;
 
+    if (w->len_bytes == 0)
+        return 0;
     if (w->iov == NULL)
         return blk_zero(t, bs->blk, to, w->len_bytes >> bs->block_shift, BLK_F_UNMAP);
     for (uint32_t done = 0; done < w->len_bytes && rc == 0; done += step) {
@@ -142,7 +142,7 @@ static int begin(struct rt_task *t, struct blob_first *w)
 /* Those of one blob, from the i-th on, into one change. */
 static int commit(struct rt_task *t, struct blob_first **all, unsigned n, unsigned i, bool ordered)
 {
-    struct blob_run run[TOGETHER];
+    struct blob_run run[BLOB_TOGETHER];
     struct blob *b = all[i]->blob;
     struct blob_change c = {
         .run = run, .fresh_from = UINT32_MAX, .in_place = true, .ordered = ordered, .lazy = true};
@@ -181,7 +181,7 @@ static bool same_place(struct blob_first *const *all, unsigned n, const struct b
 
 static int first_home(struct rt_task *t, void *arg)
 {
-    struct blob_first *mine = arg, *all[TOGETHER], *w;
+    struct blob_first *mine = arg, *all[BLOB_TOGETHER], *w;
     struct blob_store *bs = mine->blob->bs;
     bool ordered = true;
     unsigned n = 0;
@@ -190,7 +190,7 @@ static int first_home(struct rt_task *t, void *arg)
         return mine->rc;
     list_del(&mine->link);
     list_add_head(&bs->first_writes, &mine->link);
-    while (n < TOGETHER &&
+    while (n < BLOB_TOGETHER &&
            (w = list_pop_entry(&bs->first_writes, struct blob_first, link)) != NULL) {
         w->over = true;
         w->rc = same_place(all, n, w) ? 0 : begin(t, w);
@@ -220,4 +220,42 @@ int blob_first_write(struct rt_task *t, struct blob_first *w)
     w->over = false;
     rc = rt_on(t, w->blob->bs->home, enqueue, w);
     return rc;
+}
+
+/* --- copying up ------------------------------------------------------------------------------- */
+
+static bool wanted(const struct blob *b, uint64_t idx, bool direct)
+{
+    if (blob_map_get(b->map, idx) != 0)
+        return false;
+    if (!direct || b->parent == NULL)
+        return true;
+    return idx < b->parent->map->nclusters && blob_map_get(b->parent->map, idx) != 0;
+}
+
+int blob_copy_up(struct rt_task *t, struct blob *b, uint64_t first, uint64_t n, bool direct)
+{
+    CLEANUP(free_p) struct blob_first *w = calloc(BLOB_TOGETHER, sizeof(*w));
+    struct blob_first *all[BLOB_TOGETHER];
+    unsigned nall = 0;
+    int rc = 0;
+
+    must(n <= BLOB_TOGETHER);
+    if (w == NULL)
+        return -ENOMEM;
+    for (uint64_t i = first; i < MIN(first + n, b->map->nclusters) && rc >= 0; i++) {
+        if (!wanted(b, i, direct))
+            continue;
+        w[nall] = (struct blob_first){.blob = b, .idx = i};
+        rc = fill(t, &w[nall]);
+        all[nall] = &w[nall];
+        nall += rc == 1;
+    }
+    if (nall > 0) {
+        int done = commit(t, all, nall, 0, true);
+
+        rc = MIN(rc, done);
+    }
+    blob_store_count(b->bs);
+    return MIN(rc, 0);
 }

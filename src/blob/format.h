@@ -191,6 +191,8 @@ struct blob_map {
     struct blob_map *older;
 };
 struct blob_map *blob_map_new(uint64_t nclusters);
+/** Another one with another size; with_pages: the same extent pages. NULL: no memory. */
+struct blob_map *blob_map_copy(const struct blob_map *m, uint64_t nclusters, bool with_pages);
 /** Leaves and all. */
 void blob_map_free(struct blob_map *m);
 static inline uint32_t blob_map_get(const struct blob_map *m, uint64_t idx)

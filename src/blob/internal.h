@@ -214,6 +214,23 @@ int blob_new(struct blob_store *bs, const struct blob_create_opts *opts, struct 
 int blob_make(struct rt_task *t, struct blob *b, uint32_t fresh_from, uint64_t *out_id);
 int blob_delete_plain(struct rt_task *t, struct blob *b);
 
+/** "Stands on": SNAP, or an external snapshot's id and flag, or nothing; in *head. -ENOMEM. */
+int blob_head_stand(struct blob_head *head, uint64_t parent, const struct blob_head *esnap_of);
+/** The blob stands on `parent` (whose `inside` the caller gives) from now on. Waits for those who
+ * read through the one before; an errno: they may be reading still, and it stays open. */
+int blob_stand(struct rt_task *t, struct blob *b, struct blob *parent, struct blk_dev *esnap);
+/** merge.c: removes a snapshot that has one clone. */
+int blob_delete_merge(struct rt_task *t, struct blob *s, uint64_t clone_id);
+/** Zeroes over the root: the end of a blob. */
+int blob_root_zero(struct rt_task *t, struct blob *b);
+
+/* --- alloc.c ---------------------------------------------------------------------------------- */
+
+#define BLOB_TOGETHER 32u /* clusters that are filled and named at a time */
+/** Gives the blob the clusters of [first, first + n) that it has not (direct: only what its direct
+ * parent has), with what shows there now. n at most BLOB_TOGETHER; under the lock. */
+int blob_copy_up(struct rt_task *t, struct blob *b, uint64_t first, uint64_t n, bool direct);
+
 /* --- chan.c ----------------------------------------------------------------------------------- */
 
 /** Reads [off, off + len) of what an external snapshot clone stands on, zeroes beyond its end. */

@@ -60,6 +60,27 @@ void blob_map_set(struct blob_map *m, uint64_t idx, uint32_t cluster)
     __atomic_store_n(&l->cluster[idx % BLOB_LEAF_CLUSTERS], cluster, __ATOMIC_RELEASE);
 }
 
+struct blob_map *blob_map_copy(const struct blob_map *m, uint64_t nclusters, bool with_pages)
+{
+    struct blob_map *to = blob_map_new(nclusters);
+    uint64_t end = MIN(m->nclusters, nclusters);
+
+    for (uint64_t i = 0; to != NULL && i < end; i++) {
+        uint32_t cluster = blob_map_get(m, i);
+
+        if (cluster == 0)
+            continue;
+        if (blob_map_reserve(to, i) < 0) {
+            blob_map_free(to);
+            return NULL;
+        }
+        blob_map_set(to, i, cluster);
+    }
+    if (to != NULL && with_pages)
+        memcpy(to->page, m->page, MIN(m->nleaves, to->nleaves) * sizeof(*to->page));
+    return to;
+}
+
 /* --- a chain ---------------------------------------------------------------------------------- */
 
 void blob_parse_fini(struct blob_parse *p)

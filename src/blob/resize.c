@@ -7,30 +7,6 @@ struct resizing {
     uint64_t clusters;
 };
 
-/* The map of another size, with what both have. */
-static int map_resized(const struct blob_map *m, uint64_t nclusters, struct blob_map **out)
-{
-    struct blob_map *to = blob_map_new(nclusters);
-    uint64_t end = MIN(m->nclusters, nclusters);
-
-    if (to == NULL)
-        return -ENOMEM;
-    for (uint64_t i = 0; i < end; i++) {
-        uint32_t cluster = blob_map_get(m, i);
-
-        if (cluster == 0)
-            continue;
-        if (blob_map_reserve(to, i) < 0) {
-            blob_map_free(to);
-            return -ENOMEM;
-        }
-        blob_map_set(to, i, cluster);
-    }
-    memcpy(to->page, m->page, MIN(m->nleaves, to->nleaves) * sizeof(*to->page));
-    *out = to;
-    return 0;
-}
-
 /* What a thick blob gets: zeroes, in clusters behind those it has. */
 static int grow_thick(struct rt_task *t, struct blob *b, struct blob_map *to, struct blob_run **run,
                       unsigned *nruns)
@@ -105,7 +81,6 @@ static int resize_home(struct rt_task *t, void *arg)
 {
     const struct resizing *r = arg;
     struct blob_map *to;
-    int rc;
 
     if (r->clusters > BLOB_CLUSTERS_MAX - 1)
         return -EINVAL;
@@ -113,9 +88,9 @@ static int resize_home(struct rt_task *t, void *arg)
         return -EROFS;
     if (r->clusters == r->b->map->nclusters)
         return 0;
-    rc = map_resized(r->b->map, r->clusters, &to);
-    if (rc < 0)
-        return rc;
+    to = blob_map_copy(r->b->map, r->clusters, true);
+    if (to == NULL)
+        return -ENOMEM;
     return r->clusters > r->b->map->nclusters ? grow(t, r->b, to) : shrink(t, r->b, to);
 }
 
@@ -139,7 +114,7 @@ static int forget_super(struct rt_task *t, struct blob_store *bs, uint64_t id)
 }
 
 /* Zeroes over the root are the end of the blob; what is left over is unreachable from then on. */
-static int root_zero(struct rt_task *t, struct blob *b)
+int blob_root_zero(struct rt_task *t, struct blob *b)
 {
     struct blob_store *bs = b->bs;
     int rc;
@@ -165,7 +140,7 @@ int blob_delete_plain(struct rt_task *t, struct blob *b)
     if (rc == 0)
         rc = forget_super(t, bs, b->id);
     if (rc == 0)
-        rc = root_zero(t, b);
+        rc = blob_root_zero(t, b);
     if (rc < 0)
         return rc;
     blob_mask_clear(&bs->ids, (uint32_t)b->id);
@@ -195,6 +170,8 @@ static int delete_home(struct rt_task *t, void *arg)
 {
     const struct deleting *d = arg;
     struct blob *b;
+    uint64_t clone;
+    uint32_t n;
     int rc;
 
     if (d->bs->read_only)
@@ -202,10 +179,11 @@ static int delete_home(struct rt_task *t, void *arg)
     rc = blob_get(t, d->bs, d->id, &b);
     if (rc < 0)
         return rc;
-    if (b->users > 0 || blob_nclones(d->bs, d->id, NULL) > 0)
+    n = blob_nclones(d->bs, d->id, &clone);
+    if (b->users > 0 || n > 1)
         rc = -EBUSY;
     else
-        rc = blob_delete_plain(t, b);
+        rc = n == 1 ? blob_delete_merge(t, b, clone) : blob_delete_plain(t, b);
     blob_put(t, b);
     return rc;
 }

@@ -8,6 +8,7 @@
  *   commit.c      the committer: conditions, blocks, flush, apply
  *   space.c       segments: live bytes, readers, allocation       supply.c   segments made ready
  *   get.c         the way of a get                                lookup.c   where a key is
+ *   list.c        keys in order
  *   checkpoint.c  memtable into leaves, then the super slot       recover.c  back from all that
  *   gc.c          moves what lives out of segments that are mostly dead
  */
@@ -222,6 +223,8 @@ struct bkv {
     /* Gets (get.c). */
     struct rt_pool reads;   /* struct bkv_read */
     struct list read_waiting;
+
+    struct bkv_lists *lists; /* list.h */
 
     struct bkv_stats stats;
 };

@@ -9,7 +9,8 @@
 
 #include "base/must.h"
 
-#define FIRST_AHEAD 4u /* short lists do not read far */
+#define FIRST_AHEAD 4u   /* short lists do not read far */
+#define DELETED_MAX 512u /* passed in one step */
 
 struct source {
     const struct bkv_memtab *tab; /* NULL: none */
@@ -38,7 +39,8 @@ struct bkv_cursor {
     uint8_t *pages;
     unsigned npages;
 
-    bool after; /* `last` has been given out */
+    bool paused; /* many deleted keys were passed: the other tasks are to run */
+    bool after;  /* `last` has been given out */
     uint32_t last_len;
     uint8_t last[BKV_KEY_MAX];
     uint8_t leaf_key[BKV_KEY_MAX];
@@ -73,10 +75,7 @@ struct bkv_cursor *bkv_cursor_new(const struct bkv_memtab *active, const struct 
         free(c);
         return NULL;
     }
-    c->mem[0].tab = active;
-    c->mem[1].tab = frozen;
-    c->tree = bkv_tree_ref(tree);
-    bkv_cursor_seek(c, (struct bytes){0}, false);
+    bkv_cursor_use(c, active, frozen, tree);
     return c;
 }
 
@@ -89,6 +88,19 @@ void bkv_cursor_free(struct bkv_cursor *c)
     free(c);
 }
 
+void bkv_cursor_use(struct bkv_cursor *c, const struct bkv_memtab *active,
+                    const struct bkv_memtab *frozen, struct bkv_tree *tree)
+{
+    struct bkv_tree *old = c->tree;
+
+    c->mem[0].tab = active;
+    c->mem[1].tab = frozen;
+    c->tree = tree == NULL ? NULL : bkv_tree_ref(tree);
+    bkv_tree_put(old);
+    if (tree != NULL)
+        bkv_cursor_seek(c, bytes_make(c->last, c->last_len), c->after);
+}
+
 void bkv_cursor_seek(struct bkv_cursor *c, struct bytes key, bool after)
 {
     must(key.len <= BKV_KEY_MAX);
@@ -97,7 +109,7 @@ void bkv_cursor_seek(struct bkv_cursor *c, struct bytes key, bool after)
     c->last_len = (uint32_t)key.len;
     c->after = after;
     c->mem[0].found = c->mem[1].found = false;
-    c->has_entry = c->leaf_open = false;
+    c->has_entry = c->leaf_open = c->paused = false;
     c->nref = 0;
     c->window = MIN(FIRST_AHEAD, c->ahead);
     c->tree_end = c->tree->nleaves == 0;
@@ -163,8 +175,13 @@ int bkv_cursor_load(struct rt_task *t, struct bkv_cursor *c)
 {
     struct bkv_fence_pos pos = c->pos;
     unsigned n = 0;
-    int rc = pages_grow(c, c->window);
+    int rc;
 
+    if (c->paused) {
+        c->paused = false;
+        return rt_yield(t);
+    }
+    rc = pages_grow(c, c->window);
     if (rc < 0)
         return rc;
     must(!c->leaf_open);
@@ -240,7 +257,7 @@ static void advance(struct bkv_cursor *c)
 
 int bkv_cursor_step(struct bkv_cursor *c, struct bytes *out_key, struct bkv_place *out_place)
 {
-    for (;;) {
+    for (unsigned deleted = 0; !c->paused; deleted++) {
         struct bkv_place place;
         struct bytes key;
         int rc = tree_ready(c);
@@ -255,12 +272,14 @@ int bkv_cursor_step(struct bkv_cursor *c, struct bytes *out_key, struct bkv_plac
         c->last_len = (uint32_t)key.len;
         c->after = true;
         advance(c);
-        if (place.type == BKV_DELETE)
-            continue;
-        *out_key = bytes_make(c->last, c->last_len);
-        *out_place = place;
-        return 1;
+        if (place.type != BKV_DELETE) {
+            *out_key = bytes_make(c->last, c->last_len);
+            *out_place = place;
+            return 1;
+        }
+        c->paused = deleted >= DELETED_MAX;
     }
+    return -EAGAIN;
 }
 
 int bkv_cursor_next(struct rt_task *t, struct bkv_cursor *c, struct bytes *out_key,

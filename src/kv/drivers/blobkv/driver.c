@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The KV driver `blob:`: what a URI says, and which file a request goes to. */
-#include "kv/drivers/blobkv/blobkv.h"
+#include "kv/drivers/blobkv/list.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -24,6 +24,9 @@ static void blob_kv_submit(struct kv_chan *chan, struct kv_req *req)
     case KV_BATCH:
     case KV_FLUSH:
         bkv_put_submit(s, req);
+        break;
+    case KV_LIST:
+        bkv_list_submit(s, req);
         break;
     default:
         kv_complete(req, -ENOTSUP);
@@ -93,7 +96,8 @@ static int blob_kv_open(struct rt_task *t, struct kv_dev *dev, const char *path,
 {
     struct bkv *s = kv_driver_dev(dev);
     CLEANUP(free_p) char *uri = malloc(URI_MAX);
-    uint32_t caps = KV_CAP_RANGE | KV_CAP_VERSION | KV_CAP_APPEND | KV_CAP_BATCH;
+    uint32_t caps =
+        KV_CAP_RANGE | KV_CAP_VERSION | KV_CAP_APPEND | KV_CAP_BATCH | KV_CAP_ORDERED_LIST;
     int rc;
 
     if (uri == NULL)

@@ -102,12 +102,16 @@ struct bkv_cursor *bkv_cursor_new(const struct bkv_memtab *active, const struct 
                                   struct bkv_tree *tree, unsigned ahead);
 void bkv_cursor_free(struct bkv_cursor *c);
 void bkv_cursor_seek(struct bkv_cursor *c, struct bytes key, bool after);
+/** Other sources: goes on behind the key that was given out last, or where seek has led. With tree
+ * NULL it has none and keeps nothing but memory: what comes next is another use, and a seek. */
+void bkv_cursor_use(struct bkv_cursor *c, const struct bkv_memtab *active,
+                    const struct bkv_memtab *frozen, struct bkv_tree *tree);
 /** 1 and the next key (good until the next call), 0 at the end, or an errno. May wait. */
 int bkv_cursor_next(struct rt_task *t, struct bkv_cursor *c, struct bytes *out_key,
                     struct bkv_place *out_place);
 /** The same in two halves, for those whose sources may be others after a wait. step: as next, but
- * -EAGAIN when a leaf has to be read first. load: reads it and some that follow; touches no
- * memtable. */
+ * -EAGAIN when a leaf has to be read first, or many deleted keys have been passed. load: reads it
+ * and some that follow, or yields; touches no memtable. */
 int bkv_cursor_step(struct bkv_cursor *c, struct bytes *out_key, struct bkv_place *out_place);
 int bkv_cursor_load(struct rt_task *t, struct bkv_cursor *c);
 

@@ -390,9 +390,8 @@ class Table:
 
     def get(self, row, engine, what):
         lines = self.rows.get(row, {}).get(engine)
-        if not lines:
-            return None
-        return statistics.median(what(line) for line in lines)
+        values = [v for v in map(what, lines or []) if v is not None]
+        return statistics.median(values) if values else None
 
     def per_s(self, row, engine):
         return self.get(row, engine, lambda x: x["per_s"])
@@ -401,8 +400,8 @@ class Table:
         return self.get(row, engine, lambda x: x["cpu_us"])
 
     def wa(self, row, engine):
-        """Bytes written per byte stored."""
-        return self.get(row, engine, lambda x: x["written"] / stored(x) if stored(x) else 0)
+        """Bytes written per byte stored, without those that prepared the file."""
+        return self.get(row, engine, lambda x: (x["written"] - prepared(x)) / stored(x) if stored(x) else 0)
 
     def tail(self, row, engine, side="write"):
         return self.get(row, engine, lambda x: x[side]["p999_us"] / x[side]["p50_us"])
@@ -447,6 +446,11 @@ class Table:
                                     f"{size / MIB:>9.0f} MiB on the disk, after {secs:.1f} s"))
 
 
+def prepared(line):
+    """Zeroes that Kvasir wrote over what a file had never held; they may also fall into another phase."""
+    return min(line.get("counted", {}).get("prepared", 0), line["written"])
+
+
 def stored(line):
     """Bytes that were put: of a mixed load only those of its puts."""
     if "write" in line and "read" in line:
@@ -487,7 +491,7 @@ def bars(b):
     rocks = (["rocksdb"], "RocksDB")
     disk_live = t.get("disk after deleting 90 %", k, lambda x: x["disk"])
     live = (s.items - s.items // 10 * 9) * (4096 + 16)
-    rss = t.get(SMALL_GET, k, lambda x: x["rss"])
+    per_key = t.get(SMALL_GET, k, lambda x: x["counted"]["key_bytes"] / s.small_items if "counted" in x else None)
     reopen = next((r for r in b.rows if r.startswith("reopen")), None)
     return [
         ahead(PUT_DURABLE, 2.0, *rocks), ahead(PUT_DURABLE, 1.5), cpu(PUT_DURABLE, 1 / 3), ahead(PUT_NOSYNC, 1.0),
@@ -501,8 +505,7 @@ def bars(b):
         written(PUT_DURABLE, 1.1), written(WA_UNIFORM, 4.5), written(WA_ZIPF, 3.0),
         Bar("disk after deleting 90 % / live bytes", over(disk_live, live), 1.2, most=True),
         Bar(f"{reopen}: seconds", t.get(reopen, k, lambda x: x["seconds"]), 1.0, most=True),
-        Bar("memory per key of 100 B values, bytes: (RSS - 64 MiB) / keys, at least 0",
-            None if rss is None else max(rss - 64 * MIB, 0) / s.small_items, 10, most=True),
+        Bar("memory per key, bytes, with one read per get", per_key, 10, most=True),
     ]
 
 

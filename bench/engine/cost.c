@@ -12,7 +12,7 @@ static uint64_t ns_of(struct timeval tv)
     return (uint64_t)tv.tv_sec * NS_PER_S + (uint64_t)tv.tv_usec * NS_PER_US;
 }
 
-void cost_now(struct cost *out)
+void cost_now(struct bench *b, struct cost *out)
 {
     FILE *f = fopen("/proc/self/io", "r");
     struct rusage ru;
@@ -28,6 +28,8 @@ void cost_now(struct cost *out)
     }
     if (f != NULL)
         fclose(f);
+    if (b->state != NULL && b->engine->counters != NULL)
+        b->engine->counters(b, &out->counted);
 }
 
 /* Memory of the process itself: pages of mapped files belong to the page cache. */

@@ -21,6 +21,16 @@
 
 struct engine;
 
+/* What an engine counted itself since it was opened. */
+struct counters {
+    bool known;
+    uint64_t prepared_bytes; /* written so that later writes are cheap; in no file before */
+    uint64_t log_bytes, large_bytes, moved_bytes, index_bytes;
+    uint64_t checkpoints, segments_collected, flushes;
+    uint64_t key_bytes; /* memory that finding keys takes */
+    uint64_t keys;
+};
+
 struct bench {
     const struct engine *engine;
     void *state;          /* the engine's */
@@ -93,6 +103,7 @@ struct engine {
     int (*op)(struct bench *b, struct worker *w); /* for threads_drive */
     int (*scan)(struct bench *b, struct scan *s);
     int (*flush)(struct bench *b);   /* NULL: nothing to do */
+    void (*counters)(struct bench *b, struct counters *out); /* may be NULL */
     int (*collect)(struct bench *b); /* gives back what was deleted; NULL: it has no such call */
 };
 
@@ -120,8 +131,9 @@ uint64_t zipf_draw(const struct zipf *z, uint64_t random);
 /* What the process has used so far. */
 struct cost {
     uint64_t at_ns, user_ns, sys_ns, read_bytes, write_bytes;
+    struct counters counted;
 };
-void cost_now(struct cost *out);
+void cost_now(struct bench *b, struct cost *out);
 uint64_t cost_rss_bytes(void);
 /** Bytes that the files below a directory take on the disk. */
 uint64_t cost_disk_bytes(const char *dir);

@@ -5,7 +5,7 @@
  */
 #include "engine.h"
 
-#include "kv/kv.h"
+#include "kv/drivers/blobkv/blobkv.h"
 
 #include <stdio.h>
 
@@ -18,6 +18,7 @@ struct kvs {
     struct rt *rt;
     struct kv_dev *dev;
     struct kv_chan *chan;
+    struct counters counters;
 };
 
 /* A worker with its request. */
@@ -394,6 +395,38 @@ static int kvs_flush(struct bench *b)
     return rt_call(k->rt, 0, flush_task, k);
 }
 
+static int counters_task(struct rt_task *t, void *arg)
+{
+    struct counters *out = arg;
+    struct kvs *k = container_of(out, struct kvs, counters);
+    const struct bkv *s = kv_driver_dev(k->dev);
+
+    *out = (struct counters){
+        .known = true,
+        .prepared_bytes = s->stats.prepared_bytes,
+        .log_bytes = s->stats.log_bytes,
+        .large_bytes = s->stats.large_bytes,
+        .moved_bytes = s->stats.moved_bytes,
+        .index_bytes = s->stats.index_bytes + s->stats.checkpoint_bytes,
+        .checkpoints = s->stats.checkpoints,
+        .segments_collected = s->stats.gc_segments,
+        .flushes = s->stats.flushes,
+        .key_bytes = bkv_hot_bytes(s->hot) + bkv_tree_bytes(s->tree),
+        .keys = bkv_tree_nkeys(s->tree) + bkv_memtab_count(s->active),
+    };
+    return 0;
+}
+
+static void kvs_counters(struct bench *b, struct counters *out)
+{
+    struct kvs *k = b->state;
+
+    if (k->dev == NULL || strcmp(kv_driver_of(k->dev)->name, "blob") != 0)
+        return;
+    rt_call(k->rt, 0, counters_task, &k->counters);
+    *out = k->counters;
+}
+
 /* It collects by itself: waits until its files do not get smaller any more. */
 static int collect_task(struct rt_task *t, void *arg)
 {
@@ -426,5 +459,6 @@ const struct engine engine_kvasir = {
     .drive = kvs_drive,
     .scan = kvs_scan,
     .flush = kvs_flush,
+    .counters = kvs_counters,
     .collect = kvs_collect,
 };

@@ -85,16 +85,35 @@ static void add_latency(json_t *line, const char *side, const struct hist *h)
                                   us(hist_percentile(h, 0.999)), "max_us", us(h->max)));
 }
 
-static json_t *line_of(const struct bench *b, const struct phase *p, uint64_t ops, uint64_t bytes,
+/* What of it was in this phase. */
+static void add_counters(json_t *line, const struct counters *from, const struct counters *to)
+{
+    if (!to->known)
+        return;
+    json_object_set_new(line, "counted",
+                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "prepared",
+                                  (json_int_t)(to->prepared_bytes - from->prepared_bytes), "log",
+                                  (json_int_t)(to->log_bytes - from->log_bytes), "large",
+                                  (json_int_t)(to->large_bytes - from->large_bytes), "moved",
+                                  (json_int_t)(to->moved_bytes - from->moved_bytes), "index",
+                                  (json_int_t)(to->index_bytes - from->index_bytes), "checkpoints",
+                                  (json_int_t)(to->checkpoints - from->checkpoints), "collected",
+                                  (json_int_t)(to->segments_collected - from->segments_collected),
+                                  "flushes", (json_int_t)(to->flushes - from->flushes), "key_bytes",
+                                  (json_int_t)to->key_bytes, "keys", (json_int_t)to->keys));
+}
+
+static json_t *line_of(struct bench *b, const struct phase *p, uint64_t ops, uint64_t bytes,
                        const struct cost *before)
 {
     struct cost now;
     double secs, cpu;
+    json_t *line;
 
-    cost_now(&now);
+    cost_now(b, &now);
     secs = (double)(now.at_ns - before->at_ns) / (double)NS_PER_S;
     cpu = us(now.user_ns - before->user_ns) + us(now.sys_ns - before->sys_ns);
-    return json_pack("{s:s, s:s, s:i, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I}", "engine",
+    line = json_pack("{s:s, s:s, s:i, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I}", "engine",
                      b->engine->name, "phase", p->name, "depth", (int)p->depth, "ops",
                      (json_int_t)ops, "bytes", (json_int_t)bytes, "seconds", secs, "per_s",
                      (double)ops / secs, "cpu_us", cpu / (double)MAX(ops, 1u), "sys_us",
@@ -102,6 +121,8 @@ static json_t *line_of(const struct bench *b, const struct phase *p, uint64_t op
                      (json_int_t)(now.write_bytes - before->write_bytes), "read_bytes",
                      (json_int_t)(now.read_bytes - before->read_bytes), "rss",
                      (json_int_t)(cost_rss_bytes() - MIN(rss_before, cost_rss_bytes())));
+    add_counters(line, &before->counted, &now.counted);
+    return line;
 }
 
 static void print_line(json_t *line)
@@ -213,7 +234,7 @@ static int run_load(struct bench *b, const struct phase *p)
     rss = cost_rss_bytes() - MIN(rss, cost_rss_bytes());
     rss_before += rss;
     if (rc == 0) {
-        cost_now(&before);
+        cost_now(b, &before);
         l.end_ns = before.at_ns + p->time_ns;
         rc = b->engine->drive(b, &l);
         if (rc == 0)
@@ -236,7 +257,7 @@ static int run_scan(struct bench *b, const struct phase *p)
     struct cost before;
     int rc;
 
-    cost_now(&before);
+    cost_now(b, &before);
     s.end_ns = p->time_ns > 0 ? before.at_ns + p->time_ns : UINT64_MAX;
     rc = b->engine->scan == NULL ? -ENOTSUP : b->engine->scan(b, &s);
     print_line(line_of(b, p, s.keys, s.bytes, &before));
@@ -250,7 +271,7 @@ static int run_once(struct bench *b, const struct phase *p)
     json_t *line;
     int rc = 0;
 
-    cost_now(&before);
+    cost_now(b, &before);
     if (strcmp(p->name, "open") == 0)
         rc = b->engine->open(b);
     else if (strcmp(p->name, "flush") == 0 && b->engine->flush != NULL)
@@ -261,6 +282,8 @@ static int run_once(struct bench *b, const struct phase *p)
         usleep((useconds_t)(p->time_ns / NS_PER_US));
     else if (strcmp(p->name, "reopen") == 0) {
         b->engine->close(b);
+        b->state = NULL;
+        before.counted = (struct counters){0};
         rc = b->engine->open(b);
     }
     line = line_of(b, p, 1, 0, &before);

@@ -23,12 +23,13 @@ static void escape(const char *path, char *out, size_t max)
     out[n] = '\0';
 }
 
-const char *blob_cli_uri(struct cli *c, bool writes)
+const char *blob_cli_uri(struct cli *c, bool writes, uint32_t block_bytes)
 {
     static char uri[URI_MAX];
     char path[URI_MAX - 64];
     const char *device = cli_arg(c, 1);
-    uint64_t block = opt_u64(&c->opts, "block-size");
+    uint64_t block =
+        opt_given(&c->opts, "block-size") ? opt_u64(&c->opts, "block-size") : block_bytes;
     size_t n;
 
     if (dev_kinds(device) & DEV_BLK)
@@ -44,7 +45,7 @@ const char *blob_cli_uri(struct cli *c, bool writes)
 
 int blob_cli_open(struct rt_task *t, struct cli *c, struct dev *out)
 {
-    return dev_open(t, c, blob_cli_uri(c, false), DEV_BLK, false, out);
+    return dev_open(t, c, blob_cli_uri(c, false, 0), DEV_BLK, false, out);
 }
 
 int blob_cli_fail(struct cli *c, const char *uri, int rc)
@@ -207,6 +208,11 @@ static const struct {
     {"show", blob_cli_show, 1, 2, "show DEVICE [BLOB]"},
     {"check", blob_cli_check, 1, 1, "check DEVICE"},
     {"dump", blob_cli_dump, 1, 1, "dump DEVICE [--blob BLOB] [--all]"},
+    {"init", blob_cli_init, 1, 1, "init DEVICE [--cluster-size SIZE] [--force]"},
+    {"create", blob_cli_create, 1, 1, "create DEVICE [--size SIZE] [--thin] [--xattr NAME=VALUE]"},
+    {"rm", blob_cli_rm, 2, 2, "rm DEVICE ID"},
+    {"snapshot", blob_cli_snapshot, 2, 2, "snapshot DEVICE ID [--xattr NAME=VALUE]"},
+    {"clone", blob_cli_clone, 2, 2, "clone DEVICE ID [--xattr NAME=VALUE]"},
 };
 
 static int find_command(struct cli *c, unsigned *out)
@@ -251,12 +257,20 @@ static const struct opt blob_opts[] = {
      "of a DEVICE that is a path; what the store was made with, if not given"},
     {"blob", 0, OPT_STR, false, "BLOB", NULL, "dump: only this one"},
     {"all", 'a', OPT_FLAG, false, NULL, NULL, "dump: empty pages too, each cluster on its line"},
+    {"size", 's', OPT_SIZE, false, "SIZE", NULL,
+     "create: rounded up to clusters; none if not given"},
+    {"thin", 0, OPT_FLAG, false, NULL, NULL, "create: clusters are taken when first written"},
+    {"rle", 0, OPT_FLAG, false, NULL, NULL, "create: the older encoding, without an extent table"},
+    {"xattr", 'x', OPT_STR, true, "NAME=VALUE", NULL, "create, snapshot, clone: set this xattr"},
+    {"cluster-size", 0, OPT_SIZE, false, "SIZE", NULL,
+     "init: 64K to 4M by the size of the device, if not given"},
+    {"force", 0, OPT_FLAG, false, NULL, NULL, "init: overwrite what is there"},
     {NULL},
 };
 
 const struct cli_verb verb_blob = {
     .name = "blob",
-    .args = "ls|show|check|dump DEVICE ...",
+    .args = "COMMAND DEVICE [BLOB]",
     .summary = "look at, check and change blobstores",
     .about =
         "Blobstores are in SPDK's format; DEVICE is the path of a file or disk, or the URI of a "
@@ -269,11 +283,15 @@ const struct cli_verb verb_blob = {
         "tells what an interrupted operation left, which the next opening undoes. It ends "
         "with 7 when there are warnings or errors.\n\n"
         "dump prints every structure with its byte offset, also of stores that cannot be opened. "
-        "Neither of these writes anything.",
+        "Neither of these writes anything.\n\n"
+        "init makes an empty blobstore, create a blob in one, rm deletes a blob, snapshot takes a "
+        "snapshot of one, clone makes a writable blob that stands on a snapshot; create, snapshot "
+        "and clone print the new id. In an lvolstore blobs have names: use `kvasir lvol` there.",
     .examples = "kvasir blob ls disk.img\n"
                 "kvasir blob show disk.img 0x100000001\n"
                 "kvasir blob check --json /dev/nvme0n1\n"
-                "kvasir blob dump disk.img --blob volume1",
+                "kvasir blob dump disk.img --blob volume1\n"
+                "kvasir blob create disk.img --size 1G --thin --xattr owner=me",
     .opts = blob_opts,
     .args_min = 2,
     .args_max = 4,

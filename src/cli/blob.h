@@ -21,8 +21,11 @@ struct cli_blobs {
     struct blob_check_report rep;
 };
 
-/** The argument DEVICE as the URI of a block device: that, or the path of a file. */
-const char *blob_cli_uri(struct cli *c, bool writes);
+#define BLOB_CLI_XATTRS 32u /* --xattr of one command */
+
+/** The argument DEVICE as the URI of a block device: that, or the path of a file, with blocks as
+ * --block-size says, else as `block_bytes` does (0: the driver's). Good until the next call. */
+const char *blob_cli_uri(struct cli *c, bool writes, uint32_t block_bytes);
 /** Opens DEVICE for reading its raw bytes. Tells the user about failures, as all of these. */
 int blob_cli_open(struct rt_task *t, struct cli *c, struct dev *out);
 int blob_cli_list(struct rt_task *t, struct cli *c, const struct dev *d, struct cli_blobs *out);
@@ -42,5 +45,10 @@ int blob_cli_ls(struct rt_task *t, struct cli *c);
 int blob_cli_show(struct rt_task *t, struct cli *c);
 int blob_cli_check(struct rt_task *t, struct cli *c);
 int blob_cli_dump(struct rt_task *t, struct cli *c);
+int blob_cli_init(struct rt_task *t, struct cli *c);
+int blob_cli_create(struct rt_task *t, struct cli *c);
+int blob_cli_rm(struct rt_task *t, struct cli *c);
+int blob_cli_snapshot(struct rt_task *t, struct cli *c);
+int blob_cli_clone(struct rt_task *t, struct cli *c);
 
 #endif

@@ -69,3 +69,38 @@ exits 2 "no such command" kvasir blob frob clean.img
 says .err "check" "it lists them"
 exits 2 "too many arguments" kvasir blob ls clean.img x
 says .err "kvasir blob ls DEVICE" "it says how"
+
+# A store of our own.
+truncate -s 64M own.img
+works "init" kvasir blob init own.img --cluster-size 64K --block-size 4096
+works "of a new store the check finds nothing" kvasir blob check own.img
+exits 4 "init does not overwrite unasked" kvasir blob init own.img
+says .err "--force" "it says how"
+works "create" kvasir blob create own.img --size 1M --xattr colour=blue --xattr n=1
+thick=$(cat .out)
+works "create --thin" kvasir blob create own.img --size 2000000 --thin --json
+thin=$(field id)
+works "show" kvasir blob show own.img "$thick" --json
+equal "$(field xattrs.colour) $(field clusters) $(field allocated_clusters)" "blue 16 16" "what was made"
+kvasir blob show own.img "$thin" --json >.out
+equal "$(field flags) $(field clusters) $(field allocated_clusters)" "thin 31 0" "and the thin one"
+works "snapshot" kvasir blob snapshot own.img "$thick" -x name=s
+snap=$(cat .out)
+works "clone" kvasir blob clone own.img "$snap" --json
+clone=$(field id)
+kvasir blob show own.img "$clone" --json >.out
+equal "$(field parent) $(field allocated_clusters)" "$snap 0" "which stands on it"
+works "the check finds nothing" kvasir blob check own.img
+says .out "0 errors, 0 warnings" "says so"
+exits 10 "rm of a snapshot with two clones" kvasir blob rm own.img "$snap"
+works "rm of one" kvasir blob rm own.img "$clone"
+works "then of the snapshot" kvasir blob rm own.img "$snap"
+works "rm" kvasir blob rm own.img "$thin"
+exits 3 "it is gone" kvasir blob rm own.img "$thin"
+works "the check finds nothing" kvasir blob check own.img --json
+equal "$(field blobs) $(field clusters) $(field free_clusters)" "1 $(field clusters) $(($(field clusters) - 16))" "one blob is left"
+exits 2 "what is no id" kvasir blob rm own.img colour
+exits 2 "create in an lvolstore" kvasir blob create untouched.img --size 1M
+says .err "kvasir lvol" "it says what to use"
+exits 2 "rm of the super blob" kvasir blob rm untouched.img 0x100000000
+exits 7 "create on noise" kvasir blob create noise.img

@@ -84,6 +84,7 @@ struct bkv_op {
     bool holds;         /* LARGE: its extents are counted as held (bkv_large_place), and become
                            live with it; when it fails they stay held */
     uint64_t if_version;
+    uint64_t keep_seq;  /* the record is a moved one and keeps this number; else 0 */
     const struct iovec *iov; /* the value; LARGE: value_id and extents, in one piece */
     unsigned iovcnt;
     uint32_t value_bytes;
@@ -160,6 +161,7 @@ struct bkv {
     uint32_t sector_bytes, cluster_bytes, segment_bytes, segment_shift;
     uint64_t secret[2];
     struct bkv_codec *codec;
+    struct bkv_large *large; /* large.h */
 
     /* What is where. */
     struct bkv_hot *hot;
@@ -340,8 +342,8 @@ void bkv_release(struct bkv *s, struct bkv_hold *h);
  * stream: what is written there belongs to the caller, and counts as held until an op with `holds`
  * has committed, or bkv_large_drop(). Waits for space. 0; -ENOSPC; -EIO; -ECANCELED.
  */
-int bkv_large_place(struct rt_task *t, struct bkv *s, uint32_t len, uint64_t *out_addr,
-                    uint32_t *out_gen);
+int bkv_large_place(struct rt_task *t, struct bkv *s, enum bkv_need need, uint32_t len,
+                    uint64_t *out_addr, uint32_t *out_gen);
 uint32_t bkv_large_max(const struct bkv *s);
 /** Gives what was placed and not committed back. */
 void bkv_large_drop(struct bkv *s, uint64_t addr, uint32_t len);

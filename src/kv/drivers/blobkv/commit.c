@@ -375,7 +375,7 @@ static uint32_t encode(struct bkv *s, struct bkv_block *b, uint64_t addr, uint32
             .type = op->type,
             .key = op->key,
             .hash = op->hash,
-            .seq = ++s->last_seq,
+            .seq = op->keep_seq != 0 ? op->keep_seq : ++s->last_seq,
             .iov = op->iov,
             .iovcnt = op->iovcnt,
             .value_bytes = op->value_bytes,

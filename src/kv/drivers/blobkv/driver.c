@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The KV driver `blob:`: what a URI says, and which file a request goes to. */
+#include "kv/drivers/blobkv/large.h"
 #include "kv/drivers/blobkv/list.h"
 
 #include <stdio.h>
@@ -27,6 +28,15 @@ static void blob_kv_submit(struct kv_chan *chan, struct kv_req *req)
         break;
     case KV_LIST:
         bkv_list_submit(s, req);
+        break;
+    case KV_STORE_OPEN:
+    case KV_WRITE:
+    case KV_COMMIT:
+    case KV_ABORT:
+    case KV_RETRIEVE_OPEN:
+    case KV_READ:
+    case KV_READ_CLOSE:
+        bkv_stream_submit(store_of(chan), req);
         break;
     default:
         kv_complete(req, -ENOTSUP);
@@ -96,8 +106,8 @@ static int blob_kv_open(struct rt_task *t, struct kv_dev *dev, const char *path,
 {
     struct bkv *s = kv_driver_dev(dev);
     CLEANUP(free_p) char *uri = malloc(URI_MAX);
-    uint32_t caps =
-        KV_CAP_RANGE | KV_CAP_VERSION | KV_CAP_APPEND | KV_CAP_BATCH | KV_CAP_ORDERED_LIST;
+    uint32_t caps = KV_CAP_RANGE | KV_CAP_VERSION | KV_CAP_APPEND | KV_CAP_BATCH |
+                    KV_CAP_ORDERED_LIST | KV_CAP_UNKNOWN_LEN;
     int rc;
 
     if (uri == NULL)
@@ -118,7 +128,7 @@ static int blob_kv_open(struct rt_task *t, struct kv_dev *dev, const char *path,
         caps |= KV_CAP_VOLATILE_CACHE;
     *info = (struct kv_info){
         .key_max = KV_KEY_MAX,
-        .val_max = BKV_INLINE_MAX,
+        .val_max = bkv_large_val_max(s),
         .caps = caps,
         .size_bytes = (uint64_t)(s->nsegs - 1) * s->segment_bytes,
         .optimal_bytes = 4096,

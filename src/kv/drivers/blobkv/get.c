@@ -4,7 +4,7 @@
  * away, and says itself whether it is of this key. When the table does not know, memtables and
  * cached leaves do; only a leaf that has to be read takes a task.
  */
-#include "kv/drivers/blobkv/blobkv.h"
+#include "kv/drivers/blobkv/large.h"
 
 #include <string.h>
 
@@ -123,7 +123,7 @@ static int get_by_index(struct rt_task *t, struct bkv *s, struct kv_req *kv)
         return rc;
     bkv_hot_learn(s->hot, bkv_hash(s, kv->key), place.addr, place.rec_len);
     if (rec.type == BKV_LARGE_VALUE)
-        return -ENOTSUP;
+        return bkv_large_get(t, s, kv, &rec);
     bkv_cache_put(s->cache, place.addr,
                   bytes_make(buf->data + place.addr % s->sector_bytes, place.rec_len));
     return deliver(s, kv, &rec);
@@ -133,10 +133,13 @@ static int get_task(struct rt_task *t, void *arg)
 {
     struct kv_req *kv = arg;
     struct bkv *s = kv_driver_dev(kv_chan_dev(kv->chan));
+    struct bkv_hold hold;
     int rc;
 
     rt_task_shield(t, true);
+    bkv_hold(s, &hold); /* a large value's chunks stay while its record is read */
     rc = get_by_index(t, s, kv);
+    bkv_release(s, &hold);
     if (rc == -ENOENT)
         s->stats.get_absent++;
     else

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Requests that change: each becomes an operation of the committer. */
-#include "kv/drivers/blobkv/blobkv.h"
+#include "kv/drivers/blobkv/large.h"
 
 #include <string.h>
 
@@ -159,85 +159,7 @@ static void batch(struct bkv *s, struct kv_req *kv)
         bkv_commit_submit(s, &b->op);
 }
 
-/* --- append ----------------------------------------------------------------------------------- */
-
-/* What of the user's conditions does not hold for what is there. */
-static int check_conditions(const struct kv_req *kv, int found, uint64_t version)
-{
-    if ((kv->flags & KV_F_MUST_EXIST) != 0 && found == -ENOENT)
-        return -ENOENT;
-    if ((kv->flags & KV_F_MUST_NOT_EXIST) != 0 && found == 0)
-        return -EEXIST;
-    if ((kv->flags & KV_F_IF_VERSION) != 0 && (found == -ENOENT || version != kv->version))
-        return -ESTALE;
-    return 0;
-}
-
-/* The old value and the new bytes, if the key is then still what it was. */
-static int append_once(struct rt_task *t, struct bkv *s, struct kv_req *kv, struct bkv_op *op,
-                       uint8_t *joined)
-{
-    CLEANUP(rt_buf_put_p) struct rt_buf *buf = NULL;
-    struct bkv_record_out rec = {0};
-    struct iovec iov = {.iov_base = joined, .iov_len = BKV_INLINE_MAX};
-    struct bkv_place place;
-    uint64_t old_len = 0;
-    int found = bkv_read_key(t, s, kv->key, &place, &buf, &rec);
-    int rc;
-
-    if (found < 0 && found != -ENOENT)
-        return found;
-    rc = check_conditions(kv, found, place.seq);
-    if (rc < 0)
-        return rc;
-    if (kv->len > BKV_INLINE_MAX || (found == 0 && rec.value_len + kv->len > BKV_INLINE_MAX))
-        return -EFBIG;
-    if (found == 0)
-        rc = bkv_record_value(s->codec, &rec, 0, rec.value_len, &iov, 1, s->scratch, &old_len);
-    if (rc < 0)
-        return rc;
-    (void)iov_copy_out(kv->iov, kv->iovcnt, 0, joined + old_len, kv->len);
-    iov.iov_len = old_len + kv->len;
-    *op = (struct bkv_op){
-        .key = kv->key,
-        .hash = bkv_hash(s, kv->key),
-        .type = BKV_VALUE,
-        .flags = found == 0 ? KV_F_IF_VERSION : KV_F_MUST_NOT_EXIST,
-        .if_version = found == 0 ? place.seq : 0,
-        .iov = &iov,
-        .iovcnt = 1,
-        .value_bytes = (uint32_t)iov.iov_len,
-        .value_len = iov.iov_len,
-    };
-    rc = bkv_commit(t, s, op);
-    return rc == -ESTALE || rc == -EEXIST ? -EAGAIN : rc;
-}
-
-static int append_task(struct rt_task *t, void *arg)
-{
-    struct kv_req *kv = arg;
-    struct bkv *s = kv_driver_dev(kv_chan_dev(kv->chan));
-    struct bkv_op *op = (struct bkv_op *)kv->driver;
-    CLEANUP(free_p) uint8_t *joined = malloc(BKV_INLINE_MAX);
-    int rc = joined != NULL ? -EAGAIN : -ENOMEM;
-
-    rt_task_shield(t, true);
-    while (rc == -EAGAIN)
-        rc = append_once(t, s, kv, op, joined);
-    if (rc == 0)
-        kv->version = op->place.seq;
-    kv_complete(kv, rc);
-    bkv_task_ended(s);
-    return 0;
-}
-
-static void append(struct bkv *s, struct kv_req *kv)
-{
-    int rc = bkv_task(s, "blobkv append", append_task, kv);
-
-    if (rc < 0)
-        kv_complete(kv, rc);
-}
+/* --- submit ----------------------------------------------------------------------------------- */
 
 void bkv_put_submit(struct bkv *s, struct kv_req *kv)
 {
@@ -248,7 +170,9 @@ void bkv_put_submit(struct bkv *s, struct kv_req *kv)
     switch (kv->op) {
     case KV_STORE:
         if ((kv->flags & KV_F_APPEND) != 0)
-            append(s, kv);
+            bkv_append_submit(s, kv);
+        else if (kv->len > BKV_INLINE_MAX)
+            bkv_large_store(s, kv);
         else
             store(s, kv);
         break;

@@ -312,32 +312,59 @@ uint32_t bkv_large_max(const struct bkv *s)
 
 /* The next large segment; its head is written before anybody places something in it, for else a
  * value could be committed that the head does not vouch for yet. */
-static int large_open(struct rt_task *t, struct bkv *s)
+static int large_open(struct rt_task *t, struct bkv *s, enum bkv_need need)
 {
     struct bkv_seg_info info;
     int rc;
 
-    if (s->large_opening)
-        return rt_cond_wait(t, &s->space_changed);
-    s->large_opening = true;
     bkv_seg_seal(s, BKV_LARGE);
-    rc = bkv_seg_open_wait(t, s, BKV_LARGE, BKV_NEED_DATA, &info);
-    if (rc == 0)
-        rc = bkv_seg_head_write(t, s, &info);
+    rc = bkv_seg_open(s, BKV_LARGE, need, &info);
+    if (rc < 0)
+        return rc;
+    s->large_opening = true;
+    rc = bkv_seg_head_write(t, s, &info);
     s->large_opening = false;
     bkv_space_wake(s);
     return rc;
 }
 
-int bkv_large_place(struct rt_task *t, struct bkv *s, uint32_t len, uint64_t *out_addr,
-                    uint32_t *out_gen)
+/* One step towards a large segment with room for `len`: the collector's needs go before. */
+static int large_step(struct rt_task *t, struct bkv *s, enum bkv_need need, uint32_t len)
+{
+    struct bkv_stream_pos *pos = &s->pos[BKV_LARGE];
+    int rc;
+
+    if (s->poison != 0)
+        return -EIO;
+    if (s->large_opening)
+        return rt_cond_wait(t, &s->space_changed);
+    if (pos->segment == 0 || s->segment_bytes - pos->offset < len) {
+        rc = large_open(t, s, need);
+    } else {
+        rc = bkv_space_room(s, BKV_NEED_DATA);
+        if (rc == 0)
+            pos->from_reserve = false;
+    }
+    return rc == -EAGAIN ? rt_cond_wait(t, &s->space_changed) : rc;
+}
+
+static bool large_is_ready(const struct bkv *s, enum bkv_need need, uint32_t len)
+{
+    const struct bkv_stream_pos *pos = &s->pos[BKV_LARGE];
+
+    return !s->large_opening && pos->segment != 0 && s->segment_bytes - pos->offset >= len &&
+           (need != BKV_NEED_DATA || !pos->from_reserve);
+}
+
+int bkv_large_place(struct rt_task *t, struct bkv *s, enum bkv_need need, uint32_t len,
+                    uint64_t *out_addr, uint32_t *out_gen)
 {
     struct bkv_stream_pos *pos = &s->pos[BKV_LARGE];
 
     must(len % s->sector_bytes == 0);
     must(len <= bkv_large_max(s));
-    while (s->large_opening || pos->segment == 0 || s->segment_bytes - pos->offset < len) {
-        int rc = s->poison != 0 ? -EIO : large_open(t, s);
+    while (!large_is_ready(s, need, len)) {
+        int rc = large_step(t, s, need, len);
 
         if (rc < 0)
             return rc;

@@ -5,6 +5,7 @@
  * ended in good order. And the two ways to the device that everybody here uses.
  */
 #include "kv/drivers/blobkv/index_io.h"
+#include "kv/drivers/blobkv/large.h"
 #include "kv/drivers/blobkv/list.h"
 
 #include "base/log.h"
@@ -150,7 +151,7 @@ static int alloc_memory(struct bkv *s)
     if (s->active == NULL || s->cache == NULL || s->hot == NULL || s->scratch == NULL)
         return -ENOMEM;
     if (bkv_block_new(s) < 0 || bkv_gets_init(s) < 0 || bkv_checkpoints_init(s) < 0 ||
-        bkv_lists_init(s) < 0)
+        bkv_lists_init(s) < 0 || bkv_large_init(s) < 0)
         return -ENOMEM;
     bkv_index_io_init(s);
     s->tree = bkv_tree_new(&s->tree_io);
@@ -166,6 +167,7 @@ void bkv_free(struct bkv *s)
     bkv_memtab_free(s->spare);
     bkv_cache_free(s->cache);
     bkv_hot_free(s->hot);
+    bkv_large_fini(s);
     bkv_codec_free(s->codec);
     bkv_lists_fini(s);
     bkv_checkpoints_fini(s);

@@ -235,6 +235,7 @@ static int write_part(struct walk *k, uint8_t op)
                                 .iov_off = k->done,
                                 .off_bytes = off_in_cluster(k),
                                 .len_bytes = (uint32_t)left_in_cluster(k)};
+    pieces_end(k); /* who has the lock may be waiting for them */
     rc = blob_first_write(k->t, &first);
     if (rc == 1)
         k->done += first.len_bytes;
@@ -252,6 +253,7 @@ static int unmap_part(struct walk *k)
     int rc;
 
     if (off_in_cluster(k) == 0 && whole > 0) {
+        pieces_end(k); /* it waits until no I/O is at the device */
         rc = blob_release(k->t, b, index_at(k), whole);
         if (rc == 0)
             k->done += whole * cluster_bytes(k);

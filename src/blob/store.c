@@ -255,21 +255,30 @@ static int store_open(struct rt_task *t, struct blk_dev *dev, const uint8_t *bst
     return 0;
 }
 
-int blob_store_open(struct rt_task *t, const char *blk_uri_text, const uint8_t *bstype,
-                    unsigned flags, struct blob_store **out_bs, struct err *why)
+int blob_store_open_dev(struct rt_task *t, struct blk_dev *dev, const uint8_t *bstype,
+                        unsigned flags, struct blob_store **out_bs, struct err *why)
+{
+    int rc;
+
+    if (blk_info(dev)->block_bytes > BLOB_PAGE_BYTES)
+        return err_set(why, -ENOTSUP, "%s: a blobstore needs blocks of at most 4096 bytes",
+                       blk_uri(dev));
+    rc = store_open(t, blk_ref(dev), bstype, flags, out_bs, why);
+    if (rc < 0)
+        blk_close(t, dev);
+    return rc;
+}
+
+int blob_store_open(struct rt_task *t, const char *blk_uri, const uint8_t *bstype, unsigned flags,
+                    struct blob_store **out_bs, struct err *why)
 {
     struct blk_dev *dev;
-    int rc = blk_open(t, blk_uri_text, &dev, why);
+    int rc = blk_open(t, blk_uri, &dev, why);
 
     if (rc < 0)
         return rc;
-    if (blk_info(dev)->block_bytes > BLOB_PAGE_BYTES)
-        rc = err_set(why, -ENOTSUP, "%s: a blobstore needs blocks of at most 4096 bytes",
-                     blk_uri_text);
-    if (rc == 0)
-        rc = store_open(t, dev, bstype, flags, out_bs, why);
-    if (rc < 0)
-        blk_close(t, dev);
+    rc = blob_store_open_dev(t, dev, bstype, flags, out_bs, why);
+    blk_close(t, dev);
     return rc;
 }
 
@@ -343,6 +352,11 @@ void blob_abandon(void)
 struct blk_dev *blob_store_dev(const struct blob_store *bs)
 {
     return bs->dev;
+}
+
+struct rt_reactor *blob_store_home(const struct blob_store *bs)
+{
+    return bs->home;
 }
 
 void blob_store_set_esnap(struct blob_store *bs, blob_esnap_fn fn, void *arg)

@@ -54,7 +54,8 @@ struct bkv_seg {
     bool allocated;     /* the blob has clusters for it */
     bool written;       /* all of it was written once since then: a flush costs no allocation */
     bool known;         /* `allocated` is of this process, and not only what a table said */
-    bool victim;        /* the collector has it: its live pages move with the next checkpoint */
+    uint8_t victim;     /* the collector has it, for so many checkpoints more */
+    bool damaged;       /* something in it cannot be read: left alone */
     bool freeing;       /* the checkpoint that runs frees it, if it succeeds */
 };
 
@@ -188,6 +189,8 @@ struct bkv {
     bool alloc_failed;      /* the blobstore had no clusters for us; tried again when asked */
     bool full;              /* what could be done for space has been done; deletes end that */
     bool want_room;
+    bool quiet;             /* nobody changes anything: a time to make the store small */
+    bool collector_due;     /* the collector has to look again */
     bool large_opening;     /* somebody writes the head of the next large segment */
     bool prepare;           /* new segments are written with zeroes before they are used */
     uint64_t last_order, last_seq;
@@ -265,6 +268,13 @@ static inline void bkv_space_wake(struct bkv *s)
     bkv_commit_wake(s);
 }
 
+/** The collector may have something to do. */
+static inline void bkv_collector_wake(struct bkv *s)
+{
+    s->collector_due = true;
+    rt_cond_wake_all(&s->collector_wanted);
+}
+
 /** Flushes the device. After a failure the store is poisoned. */
 int bkv_flush(struct rt_task *t, struct bkv *s);
 /** One write of whole sectors inside a segment; poisons when it fails. */
@@ -314,6 +324,8 @@ int bkv_space_room(struct bkv *s, enum bkv_need need);
 uint32_t bkv_space_avail(const struct bkv *s);
 /** Segments the next checkpoint may need. */
 uint32_t bkv_space_index_reserve(const struct bkv *s);
+/** How many segments a need has to leave. */
+uint32_t bkv_space_reserve(const struct bkv *s, enum bkv_need need);
 /** Live bytes of the whole store; segments that hold something. */
 uint64_t bkv_space_live(const struct bkv *s, uint32_t *out_used_segs);
 void bkv_seg_free(struct bkv *s, uint32_t idx);

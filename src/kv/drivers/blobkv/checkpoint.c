@@ -165,7 +165,7 @@ static bool must_rewrite(struct bkv_merge *m, uint64_t addr)
 {
     const struct bkv_seg *g = seg_at(state_of(m)->s, addr);
 
-    return g != NULL && g->victim;
+    return g != NULL && g->victim > 0;
 }
 
 /* Takes what a LARGE record refers to off the segments its extents are in. */
@@ -199,7 +199,7 @@ static int drop_extents(struct rt_task *t, struct bkv_checkpoint_state *ck,
 static bool has_index_victim(const struct bkv *s)
 {
     for (uint32_t i = 1; i < s->nsegs; i++) {
-        if (s->seg[i].victim && s->seg[i].stream == BKV_INDEX)
+        if (s->seg[i].victim > 0 && s->seg[i].stream == BKV_INDEX)
             return true;
     }
     return false;
@@ -498,6 +498,8 @@ static void adopt(struct bkv *s, struct bkv_checkpoint_state *ck, struct bkv_tre
         g->live_frozen = g->added = g->drop = 0;
         if (g->freeing)
             bkv_seg_free(s, i);
+        else if (g->victim > 0)
+            g->victim--;
         g->freeing = false;
     }
     s->tree = tree;
@@ -514,7 +516,7 @@ static void adopt(struct bkv *s, struct bkv_checkpoint_state *ck, struct bkv_tre
     }
     bkv_supply_wake(s);
     bkv_space_wake(s);
-    rt_cond_wake_all(&s->collector_wanted);
+    bkv_collector_wake(s);
 }
 
 static void forget(struct bkv *s, size_t ndrops, struct bkv_checkpoint_state *ck)

@@ -552,6 +552,8 @@ static void run_block(struct rt_task *t, struct bkv *s)
         apply(s, b);
         s->stats.commits += b->nrecs > 0;
     }
+    if (s->quiet)
+        bkv_collector_wake(s);
     finish(s, b, rc);
 }
 

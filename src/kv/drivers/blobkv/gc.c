@@ -1,28 +1,260 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kv/drivers/blobkv/blobkv.h"
+/*
+ * The collector: keeps some segments free by emptying those that cost least, and, when the store is
+ * quiet, makes it small. Victims are chosen by what they give and how old they are (cost-benefit);
+ * what is moved out of them goes to the cold stream, so that what lives long comes together. They
+ * are free when the next checkpoint is durable.
+ *
+ * It goes as slowly as the need allows: the fewer segments are free, the shorter its pauses.
+ */
+#include "kv/drivers/blobkv/gc.h"
 
-/* A round: what the next checkpoint can free by itself. */
-static void make_room(struct rt_task *t, struct bkv *s)
+#include "base/log.h"
+
+#define QUIET_NS NS_PER_S
+#define PAUSE_MAX_NS (20 * NS_PER_MS)
+#define FULL_SHARE 0.92 /* a segment that lives more than that is not worth moving */
+#define TIDY_SHARE 0.6  /* when nothing is needed, only what is mostly dead */
+#define INDEX_SHARE 0.5 /* pages of the index are rewritten often, without being asked */
+#define VICTIM_ROUNDS 3 /* checkpoints after which it may be chosen again, if it is still there */
+#define TIDY_BYTES (64 * MIB) /* moved, before a checkpoint frees what was emptied */
+
+/* How many segments should be there for data; below it collecting begins. */
+static uint32_t wanted(const struct bkv *s)
 {
-    uint32_t before = bkv_space_avail(s);
+    uint32_t n = s->nsegs / 48;
 
-    s->want_room = false;
-    if (bkv_checkpoint(t, s, NULL, NULL) < 0 || bkv_space_avail(s) <= before)
-        s->full = true;
-    bkv_space_wake(s);
+    return MIN(MAX(n, 4u), 64u);
+}
+
+/* Segments data may take, by now. */
+static uint32_t spare(const struct bkv *s)
+{
+    uint32_t avail = bkv_space_avail(s), reserve = bkv_space_reserve(s, BKV_NEED_DATA);
+
+    return avail > reserve ? avail - reserve : 0;
+}
+
+void bkv_collector_pace(struct rt_task *t, struct bkv *s)
+{
+    uint32_t have = spare(s), want = wanted(s);
+    uint64_t ns = PAUSE_MAX_NS;
+
+    if (s->want_room || have * 4 < want)
+        ns = 0;
+    else if (have < want)
+        ns = PAUSE_MAX_NS / 8 * have / want;
+    if (s->closing || ns == 0)
+        (void)rt_yield(t);
+    else
+        (void)rt_sleep(t, ns);
+}
+
+static double share_of(const struct bkv *s, const struct bkv_seg *g)
+{
+    return (double)bkv_seg_live(g) / (double)s->segment_bytes;
+}
+
+/* The segment whose emptying gives most for its cost; 0: none is worth it. */
+static uint32_t choose(const struct bkv *s, double max_share)
+{
+    uint32_t best = 0;
+    double best_score = 0;
+
+    for (uint32_t i = 1; i < s->nsegs; i++) {
+        const struct bkv_seg *g = &s->seg[i];
+        double share, age, score;
+
+        if (g->state != BKV_SEG_SEALED || g->victim > 0 || g->damaged || g->live_held > 0 ||
+            g->stream == BKV_LARGE)
+            continue;
+        share = share_of(s, g);
+        if (share > (g->stream == BKV_INDEX ? INDEX_SHARE : max_share) || bkv_seg_live(g) == 0)
+            continue;
+        age = (double)(s->last_order - g->order) + 1;
+        score = (1 - share) * age / (1 + share);
+        if (score > best_score) {
+            best_score = score;
+            best = i;
+        }
+    }
+    return best;
+}
+
+struct collector {
+    struct bkv *s;
+    struct bkv_mover *mover;
+    uint64_t emptied; /* segments that the next checkpoint frees */
+    uint64_t moved;   /* bytes */
+    uint64_t ops_seen, quiet_since;
+    uint64_t tidied_at; /* operations when nothing was left to do, + 1 */
+    struct rt_timer timer;
+};
+
+static int checkpoint(struct rt_task *t, struct collector *c)
+{
+    c->emptied = c->moved = 0;
+    c->s->dirty = true; /* leaves of index victims move with it, though no key has changed */
+    return bkv_checkpoint(t, c->s, NULL, NULL);
+}
+
+/* Empties one segment. False: there is none, or no room to move to. */
+static bool collect_one(struct rt_task *t, struct collector *c, double max_share)
+{
+    struct bkv *s = c->s;
+    uint32_t idx = choose(s, max_share);
+    struct bkv_seg *g = &s->seg[idx];
+    uint64_t live = bkv_seg_live(g), moved = s->stats.moved_bytes;
+    int rc = 0;
+
+    if (idx == 0)
+        return false;
+    /* What is in memtables only moves when leaves refer to it; and the index moves by itself. */
+    if (g->stream != BKV_INDEX) {
+        uint32_t reserve = bkv_space_reserve(s, BKV_NEED_MOVE);
+        uint64_t room = bkv_space_avail(s) > reserve
+                            ? (uint64_t)(bkv_space_avail(s) - reserve) * s->segment_bytes
+                            : 0;
+
+        if (s->pos[BKV_COLD].segment != 0)
+            room += s->segment_bytes - s->pos[BKV_COLD].offset;
+        if (room < live + live / 8)
+            return false;
+    }
+    g->victim = VICTIM_ROUNDS;
+    if (g->stream != BKV_INDEX)
+        rc = bkv_move_segment(t, c->mover, idx);
+    if (rc == -EBADMSG) {
+        log_error("%s: segment %u is damaged: what lives in it stays there", s->name, idx);
+        g->damaged = true;
+        g->victim = 0;
+        return true;
+    }
+    if (rc < 0) {
+        g->victim = 0;
+        return false;
+    }
+    c->emptied++;
+    c->moved += s->stats.moved_bytes - moved;
+    s->stats.gc_segments++;
+    return true;
+}
+
+/* Somebody waits for a segment: whatever it takes. */
+static void make_room(struct rt_task *t, struct collector *c)
+{
+    struct bkv *s = c->s;
+
+    while (s->want_room && !s->closing && s->poison == 0) {
+        uint32_t before = bkv_space_avail(s);
+        bool moved = true;
+
+        if (checkpoint(t, c) < 0) {
+            s->full = true;
+            s->want_room = false;
+        }
+        if (spare(s) > 0)
+            s->want_room = false;
+        bkv_space_wake(s);
+        if (!s->want_room)
+            break;
+        for (unsigned n = 0; moved && n < 8 && !s->closing; n++)
+            moved = collect_one(t, c, FULL_SHARE);
+        if (c->emptied == 0 && bkv_space_avail(s) <= before && !s->closing) {
+            s->full = true; /* until something is deleted */
+            s->want_room = false;
+            bkv_space_wake(s);
+        }
+    }
+}
+
+/* --- when nothing is needed ------------------------------------------------------------------- */
+
+static void timer_rings(struct rt_timer *timer)
+{
+    struct collector *c = container_of(timer, struct collector, timer);
+
+    bkv_collector_wake(c->s);
+}
+
+/* Whether nobody has changed anything for a while. Looks again by itself if not. */
+static bool is_quiet(struct collector *c)
+{
+    struct bkv *s = c->s;
+    uint64_t now = rt_now();
+
+    if (s->stats.ops != c->ops_seen) {
+        c->ops_seen = s->stats.ops;
+        c->quiet_since = now;
+    }
+    if (now - c->quiet_since >= QUIET_NS)
+        return true;
+    rt_timer_start(&c->timer, c->quiet_since + QUIET_NS);
+    return false;
+}
+
+/* More than a tenth of what is in use could be given back, and not just a few segments. */
+static bool is_untidy(const struct bkv *s)
+{
+    uint32_t used;
+    uint64_t live = bkv_space_live(s, &used);
+
+    return (uint64_t)used * s->segment_bytes > live + live / 10 + 4ull * s->segment_bytes;
+}
+
+static void tidy(struct rt_task *t, struct collector *c)
+{
+    struct bkv *s = c->s;
+    uint64_t ops = s->stats.ops;
+    bool more = true;
+
+    /* Between checkpoints live bytes count twice what memtables have replaced. */
+    if (s->dirty && checkpoint(t, c) < 0)
+        return;
+    while (more && !s->closing && !s->want_room && s->stats.ops == ops && is_untidy(s) &&
+           c->moved < TIDY_BYTES)
+        more = collect_one(t, c, TIDY_SHARE);
+    if (c->emptied > 0 && !s->closing && checkpoint(t, c) == 0 && more)
+        s->collector_due = true;
+    s->quiet = s->stats.ops == ops;
+    bkv_supply_wake(s);
 }
 
 int bkv_collector(struct rt_task *t, void *store)
 {
     struct bkv *s = store;
+    struct collector c = {.s = s, .mover = bkv_mover_new(s), .timer = {.fn = timer_rings}};
 
     rt_task_shield(t, true);
+    if (c.mover == NULL)
+        log_warn("%s: no memory to collect garbage with", s->name);
+    c.quiet_since = rt_now();
     while (!s->closing) {
-        if (s->want_room)
-            make_room(t, s);
-        else
+        s->collector_due = false;
+        if (s->poison == 0 && c.mover != NULL) {
+            if (s->want_room) {
+                make_room(t, &c);
+            } else if (spare(s) < wanted(s)) {
+                s->collector_due = collect_one(t, &c, FULL_SHARE);
+                /* The next checkpoint would come by itself, but perhaps too late. */
+                if (c.emptied > 0 && spare(s) < wanted(s) / 2)
+                    (void)checkpoint(t, &c);
+            } else if (!is_quiet(&c)) {
+                s->quiet = false;
+            } else if (is_untidy(s) && c.tidied_at != s->stats.ops + 1) {
+                tidy(t, &c);
+                if (!s->collector_due)
+                    c.tidied_at = s->stats.ops + 1;
+            } else if (!s->quiet) {
+                s->quiet = true;
+                bkv_supply_wake(s);
+            }
+        }
+        while (!s->closing && !s->collector_due && !s->want_room)
             (void)rt_cond_wait(t, &s->collector_wanted);
     }
+    rt_timer_stop(&c.timer);
+    bkv_mover_free(c.mover);
     bkv_task_ended(s);
     return 0;
 }

@@ -74,7 +74,8 @@ void bkv_seg_free(struct bkv *s, uint32_t idx)
     g->state = BKV_SEG_FREE;
     g->stream = 0;
     g->end = 0;
-    g->victim = false;
+    g->victim = 0;
+    g->damaged = false;
     g->freed_at = ++s->stamp;
     s->full = false;
 }
@@ -123,8 +124,7 @@ uint32_t bkv_space_index_reserve(const struct bkv *s)
     return (uint32_t)(pages / (s->segment_bytes / BKV_PAGE_BYTES - 1)) + 1;
 }
 
-/* How many segments a need has to leave. */
-static uint32_t reserve_of(const struct bkv *s, enum bkv_need need)
+uint32_t bkv_space_reserve(const struct bkv *s, enum bkv_need need)
 {
     switch (need) {
     case BKV_NEED_INDEX:
@@ -140,13 +140,13 @@ static uint32_t reserve_of(const struct bkv *s, enum bkv_need need)
 
 int bkv_space_room(struct bkv *s, enum bkv_need need)
 {
-    if (bkv_space_avail(s) > reserve_of(s, need))
+    if (bkv_space_avail(s) > bkv_space_reserve(s, need))
         return 0;
-    /* What the index cannot have nobody can make room for: that takes a checkpoint. */
-    if (s->full || need == BKV_NEED_INDEX)
+    /* What the checkpoint or the collector cannot have nobody can make room for. */
+    if (s->full || need == BKV_NEED_INDEX || need == BKV_NEED_MOVE)
         return -ENOSPC;
     s->want_room = true;
-    rt_cond_wake_all(&s->collector_wanted);
+    bkv_collector_wake(s);
     return -EAGAIN;
 }
 
@@ -190,6 +190,7 @@ int bkv_seg_open(struct bkv *s, enum bkv_stream stream, enum bkv_need need,
         .from_reserve = need != BKV_NEED_DATA,
     };
     s->opened++;
+    bkv_collector_wake(s);
     return 0;
 }
 

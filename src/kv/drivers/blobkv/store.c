@@ -122,7 +122,7 @@ static void stop_tasks(struct rt_task *t, struct bkv *s)
 {
     s->closing = true;
     bkv_commit_wake(s);
-    rt_cond_wake_all(&s->collector_wanted);
+    bkv_collector_wake(s);
     wait_tasks(t, s, SERVICES);
     if (!s->opts.read_only && s->poison == 0 && s->ntasks == SERVICES)
         (void)bkv_checkpoint(t, s, NULL, NULL);

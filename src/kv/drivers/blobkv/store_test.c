@@ -389,6 +389,220 @@ static int model(struct rt_task *t, void *arg)
     return rc;
 }
 
+/* --- space ------------------------------------------------------------------------------------ */
+
+#define CHURN_KEYS 400u
+#define CHURN_LEN 4000u
+
+static uint32_t churn_len(uint32_t seed)
+{
+    return CHURN_LEN + seed % 1000;
+}
+
+struct churn {
+    struct test *test;
+    unsigned id;
+    struct rng rng;
+    struct kv_chan *chan;
+    uint32_t keys, ops;
+    uint32_t seed[2 * CHURN_KEYS]; /* 0: not there */
+    uint8_t buf[CHURN_LEN + 1000], got[CHURN_LEN + 1000];
+    int rc;
+};
+
+static int churn_put(struct rt_task *t, struct churn *c, uint32_t k)
+{
+    uint32_t seed = (uint32_t)rng_u64(&c->rng) | 1;
+    char name[64];
+    int rc;
+
+    fill(c->buf, churn_len(seed), seed);
+    rc = kv_store(t, c->chan, key_of(c->id, k, name), bytes_make(c->buf, churn_len(seed)), 0);
+    if (rc == 0)
+        c->seed[k] = seed;
+    return rc;
+}
+
+static int churn_check(struct rt_task *t, struct churn *c, uint32_t k)
+{
+    uint64_t len;
+    char name[64];
+    int rc = kv_retrieve(t, c->chan, key_of(c->id, k, name), c->got, sizeof(c->got), &len);
+
+    if (rc != (c->seed[k] != 0 ? 0 : -ENOENT)) {
+        fprintf(stderr, "%s: rc %d\n", name, rc);
+        return -EINVAL;
+    }
+    if (rc < 0)
+        return 0;
+    fill(c->buf, churn_len(c->seed[k]), c->seed[k]);
+    if (len != churn_len(c->seed[k]) || memcmp(c->buf, c->got, len) != 0)
+        return -EILSEQ;
+    return 0;
+}
+
+static int churn_work(struct rt_task *t, void *arg)
+{
+    struct churn *c = arg;
+    int rc = kv_chan_get(t, c->test->kv, &c->chan);
+
+    for (uint32_t i = 0; i < c->ops && rc == 0; i++) {
+        uint32_t k = i < c->keys ? i : rng_below(&c->rng, c->keys);
+
+        rc = churn_put(t, c, k);
+        if (rc == 0 && i % 4 == 0)
+            rc = churn_check(t, c, rng_below(&c->rng, c->keys));
+    }
+    c->rc = rc;
+    kv_chan_put(t, c->chan);
+    if (--c->test->running == 0)
+        rt_cond_wake_all(&c->test->ended);
+    return rc;
+}
+
+static int churn_all(struct rt_task *t, struct test *test, struct churn *cs, rt_task_fn fn)
+{
+    int rc = 0;
+
+    test->running = WORKERS;
+    for (unsigned i = 0; i < WORKERS && rc == 0; i++)
+        rc = rt_task_start("churn", fn, &cs[i], NULL, NULL);
+    while (test->running > 0)
+        (void)rt_cond_wait(t, &test->ended);
+    for (unsigned i = 0; i < WORKERS && rc == 0; i++)
+        rc = cs[i].rc;
+    return rc;
+}
+
+static int churn_verify(struct rt_task *t, void *arg)
+{
+    struct churn *c = arg;
+    int rc = kv_chan_get(t, c->test->kv, &c->chan);
+
+    for (uint32_t k = 0; k < c->keys && rc == 0; k++)
+        rc = churn_check(t, c, k);
+    c->rc = rc;
+    kv_chan_put(t, c->chan);
+    if (--c->test->running == 0)
+        rt_cond_wake_all(&c->test->ended);
+    return rc;
+}
+
+/* Overwrites a store that is nearly full many times. */
+static int churn(struct rt_task *t, void *arg)
+{
+    struct test *test = arg;
+    struct churn *cs = calloc(WORKERS, sizeof(*cs));
+    struct kv_dev *first;
+    struct err why;
+    int rc = blk_open(t, test->dev_uri, &test->dev, &why);
+
+    if (rc == 0)
+        rc = blk_open(t, "mem:?name=bkv-copy&size=24M&block_size=512", &test->copy, &why);
+    snprintf(test->copy_uri, sizeof(test->copy_uri), "blob:?bdev=mem:%%3Fname=bkv-copy");
+    for (unsigned i = 0; i < WORKERS; i++) {
+        cs[i].test = test;
+        cs[i].id = i;
+        cs[i].rng.state = i + 100;
+        cs[i].keys = CHURN_KEYS;
+        cs[i].ops = 10 * CHURN_KEYS;
+    }
+    for (unsigned round = 0; round < 3 && rc == 0; round++) {
+        rc = open_store(t, test, test->uri);
+        if (rc == 0)
+            rc = churn_all(t, test, cs, churn_work);
+        if (rc == 0)
+            rc = churn_all(t, test, cs, churn_verify);
+        if (rc == 0)
+            rc = copy_device(t, test);
+        first = test->kv;
+        if (rc == 0)
+            rc = open_store(t, test, test->copy_uri);
+        if (rc == 0) {
+            rc = churn_all(t, test, cs, churn_verify);
+            kv_close(t, test->kv);
+        }
+        kv_close(t, first);
+    }
+    blk_close(t, test->copy);
+    blk_close(t, test->dev);
+    free(cs);
+    return rc;
+}
+
+/* Fills a store to the brim, deletes, and fills it again. */
+static int brim(struct rt_task *t, void *arg)
+{
+    struct test *test = arg;
+    struct churn *c = calloc(1, sizeof(*c));
+    struct err why;
+    uint32_t filled[3] = {0};
+    char name[64];
+    int rc = blk_open(t, test->dev_uri, &test->dev, &why);
+
+    c->test = test;
+    c->rng.state = 7;
+    c->keys = 2 * CHURN_KEYS;
+    if (rc == 0)
+        rc = open_store(t, test, test->uri);
+    if (rc == 0)
+        rc = kv_chan_get(t, test->kv, &c->chan);
+    for (unsigned round = 0; round < 3 && rc == 0; round++) {
+        uint32_t n = 0;
+
+        for (; n < 100000 && rc == 0; n++) {
+            fill(c->buf, CHURN_LEN, n);
+            rc = kv_store(t, c->chan, key_of(round, n, name), bytes_make(c->buf, CHURN_LEN), 0);
+        }
+        filled[round] = n;
+        rc = rc == -ENOSPC ? 0 : -EINVAL;
+        for (uint32_t k = 0; k + 1 < n && rc == 0; k++) {
+            uint64_t len;
+
+            rc = kv_retrieve(t, c->chan, key_of(round, k, name), c->got, sizeof(c->got), &len);
+            if (rc == 0)
+                rc = kv_delete(t, c->chan, key_of(round, k, name));
+        }
+    }
+    /* It holds most of its 16 MiB, each time. */
+    for (unsigned i = 0; i < 3 && rc == 0; i++) {
+        if (filled[i] * (uint64_t)CHURN_LEN < 10 * MIB)
+            rc = -ENOSPC;
+        fprintf(stderr, "round %u: %u values\n", i, filled[i]);
+    }
+    kv_chan_put(t, c->chan);
+    kv_close(t, test->kv);
+    blk_close(t, test->dev);
+    free(c);
+    return rc;
+}
+
+static void run_space(const char *dev, const char *uri, rt_task_fn fn)
+{
+    struct test *test = calloc(1, sizeof(*test));
+    struct err why = {0};
+    int rc;
+
+    test->dev_uri = dev;
+    snprintf(test->uri, sizeof(test->uri), "%s", uri);
+    rc = rt_run(&(struct rt_config){.reactors = 1}, fn, test, &why);
+    assert_int_equal(rc, 0);
+    free(test);
+}
+
+static void test_churn(void **state)
+{
+    (void)state;
+    run_space("mem:?name=bkv&size=24M&block_size=512", "blob:?bdev=mem:%3Fname=bkv&memory=8M",
+              churn);
+}
+
+static void test_brim(void **state)
+{
+    (void)state;
+    run_space("mem:?name=bkv&size=16M", "blob:?bdev=mem:%3Fname=bkv&memory=8M", brim);
+}
+
 static void run_model(const char *dev, const char *uri, uint32_t ops, uint32_t sectors)
 {
     struct test *test = calloc(1, sizeof(*test));
@@ -426,6 +640,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sectors_of_4096),
         cmocka_unit_test(test_sectors_of_512),
+        cmocka_unit_test(test_churn),
+        cmocka_unit_test(test_brim),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,6 +23,8 @@ static uint32_t ready_target(const struct bkv *s)
     n = MIN(MAX(n, READY_MIN), MAX(s->nsegs / 32, READY_MIN));
     /* Who stores one value and leaves shall not pay for more than one segment. */
     n = MIN(n, 1 + s->opened);
+    if (s->quiet)
+        n = 1;
     n = MAX(n, bkv_space_index_reserve(s));
     return MIN(n, BKV_READY_MAX);
 }
@@ -174,18 +176,31 @@ static int release_run(struct rt_task *t, struct bkv *s, uint32_t max)
     return rc;
 }
 
-/* More than a tenth of what lives, and at least 64 MiB, is free with its clusters: back to half. */
+/* Segments that were made ready when there was more to do. */
+static void unready(struct bkv *s)
+{
+    while (s->nready > ready_target(s))
+        s->seg[s->ready[--s->nready]].state = BKV_SEG_FREE;
+}
+
+/* More than a tenth of what lives, and at least 64 MiB, is free with its clusters: back to half.
+ * When nobody writes, all of it. */
 static int give_back(struct rt_task *t, struct bkv *s)
 {
     uint64_t keep = MAX(bkv_space_live(s, NULL) / 10, (uint64_t)RELEASE_KEEP_BYTES);
-    uint32_t keep_segs = (uint32_t)(keep / s->segment_bytes) + ready_target(s);
-    uint32_t spare = spare_segments(s);
+    uint32_t limit = (uint32_t)(keep / s->segment_bytes) + ready_target(s);
+    uint32_t spare, left = limit / 2;
     int rc = 0;
 
-    if (spare <= keep_segs)
+    if (s->quiet) {
+        unready(s);
+        limit = left = 0;
+    }
+    spare = spare_segments(s);
+    if (spare <= limit)
         return 0;
-    while (rc == 0 && spare > keep_segs / 2 && !s->stopped) {
-        rc = release_run(t, s, MIN(spare - keep_segs / 2, 64u));
+    while (rc == 0 && spare > left && !s->stopped) {
+        rc = release_run(t, s, MIN(spare - left, 64u));
         if (rc == 0 && spare == spare_segments(s))
             break;
         spare = spare_segments(s);

@@ -134,6 +134,7 @@ static int write_in_place(struct writer *w)
                 bs->failed = rc;
         }
     }
+    bs->lazy |= w->c->lazy;
     if (rc == 0 && !w->c->lazy)
         rc = blob_md_flush(w->t, bs);
     if (rc == 0)
@@ -154,10 +155,15 @@ static bool leaf_is_fresh(const struct blob_change *c, uint64_t leaf)
     return false;
 }
 
+/* Page 0 can only be a root: 0 in an extent table says that there is no extent page. */
 static int take_page(struct blob_store *bs, uint32_t *out)
 {
     uint64_t page = blob_mask_take(&bs->pages);
 
+    if (page == 0) {
+        page = blob_mask_take(&bs->pages);
+        must(blob_mask_clear(&bs->pages, 0));
+    }
     if (page == BLOB_MASK_NONE)
         return -ENOSPC;
     *out = (uint32_t)page;
@@ -259,7 +265,7 @@ static void give_back(struct writer *w)
 static int write_fresh(struct writer *w)
 {
     struct blob_store *bs = w->bs;
-    bool any = w->c->ordered;
+    bool any = w->c->ordered || bs->lazy; /* the root must not come before pages it counts on */
     int rc = 0;
 
     for (unsigned i = 0; i < w->nfresh && rc == 0; i++) {

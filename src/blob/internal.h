@@ -69,6 +69,7 @@ struct blob_store {
 
     /* The metadata, under the lock: one task at a time, on the home reactor. */
     bool locked;
+    bool lazy; /* extent pages were written and not yet flushed */
     struct rt_cond unlocked;
     struct blob_super super;
     struct blob_super_disk *super_page; /* as on the disk, reserved bytes and all */

@@ -46,6 +46,8 @@ int blob_md_flush(struct rt_task *t, struct blob_store *bs)
     /* What the device has lost of what it had accepted nobody can tell. */
     if (rc < 0)
         bs->failed = rc;
+    else
+        bs->lazy = false;
     return rc;
 }
 

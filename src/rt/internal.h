@@ -69,9 +69,11 @@ struct rt_offload_pool {
 };
 
 /* One layer's data of this runtime: rt_local(). Never removed before the runtime is freed. */
+#define RT_LOCALS_BYTES 4096u
 struct rt_local {
     struct rt_local *next;
     const void *key;
+    bool allocated;
     _Alignas(max_align_t) uint8_t data[];
 };
 
@@ -83,6 +85,9 @@ struct rt {
     struct rt_offload_pool offload;
     pthread_mutex_t locals_lock;
     struct rt_local *locals;
+    /* Room for them, so that making one cannot fail; what is too large for it is allocated. */
+    _Alignas(max_align_t) uint8_t locals_room[RT_LOCALS_BYTES];
+    size_t locals_used;
     bool loop_form; /* turned by the user's event loop */
 };
 

@@ -108,6 +108,22 @@ void rt_req_complete(struct rt_req *req, int rc)
     r->ready_tail = &req->next;
 }
 
+static struct rt_local *local_new(struct rt *rt, size_t bytes)
+{
+    size_t len = (size_t)round_up_u64(sizeof(struct rt_local) + bytes, _Alignof(max_align_t));
+    struct rt_local *l;
+
+    if (len <= sizeof(rt->locals_room) - rt->locals_used) {
+        l = (struct rt_local *)(rt->locals_room + rt->locals_used);
+        rt->locals_used += len;
+        return l;
+    }
+    l = calloc(1, len);
+    must(l != NULL);
+    l->allocated = true;
+    return l;
+}
+
 void *rt_local(const void *key, size_t bytes)
 {
     struct rt *rt = self_must()->rt;
@@ -117,8 +133,7 @@ void *rt_local(const void *key, size_t bytes)
     for (l = rt->locals; l != NULL && l->key != key; l = l->next)
         continue;
     if (l == NULL) {
-        l = calloc(1, sizeof(*l) + bytes);
-        must(l != NULL);
+        l = local_new(rt, bytes);
         l->key = key;
         l->next = rt->locals;
         rt->locals = l;
@@ -374,7 +389,8 @@ static void rt_free(struct rt *rt)
         struct rt_local *l = rt->locals;
 
         rt->locals = l->next;
-        free(l);
+        if (l->allocated)
+            free(l);
     }
     pthread_mutex_destroy(&rt->locals_lock);
     free(rt->reactors);

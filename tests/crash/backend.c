@@ -4,6 +4,7 @@
  * is submitted, takes effect some time later, in an order that the dice make, and is told then.
  */
 #include "disk.h"
+#include "own.h"
 
 #include "blk/blk.h"
 #include "blob/blob.h"
@@ -15,7 +16,6 @@
 #include <stdio.h>
 #include <string.h>
 
-void blob_abandon(void) __attribute__((weak));
 #define DISK_FD 100
 #define REACTORS_MAX 4
 #define TURN_NS 500
@@ -60,7 +60,7 @@ static void add(struct rt_reactor *r, struct pend p, uint64_t delay_ns)
 
     if (be.npend[i] == be.cap[i]) {
         be.cap[i] = MAX(64u, be.cap[i] * 2);
-        be.pend[i] = realloc(be.pend[i], be.cap[i] * sizeof(struct pend));
+        be.pend[i] = own_realloc(be.pend[i], be.cap[i] * sizeof(struct pend));
         must(be.pend[i] != NULL);
     }
     p.due_ns = disk.now_ns + delay_ns;
@@ -322,20 +322,23 @@ int disk_boot(struct disk_boot *b)
     struct rt *rt;
     int rc = rt_manual_new(&cfg, &backend_ops, &rt, &why);
 
-    must(rc == 0);
     b->was_cut = b->stuck = false;
+    if (rc < 0) /* no memory */
+        return rc;
     be.cut_at = b->cut_at;
     rt_manual_enter(rt, 0);
     rt_req_init(&run.done, run_done);
     rc = rt_task_start("crash", b->fn, b->arg, &run.done, NULL);
-    must(rc == 0);
+    if (rc < 0) {
+        rt_manual_free(rt, false);
+        return rc;
+    }
     turn_all(rt, b, &run, n);
-    abandon = !run.ended || b->abandon;
+    abandon = !run.ended || b->abandon || run.rc < 0;
     rt_manual_enter(rt, 0);
     if (abandon) {
         kv_abandon();
-        if (blob_abandon != NULL)
-            blob_abandon();
+        blob_abandon();
         blk_abandon();
         disk.inflight = 0;
     }

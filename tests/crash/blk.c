@@ -5,6 +5,7 @@
  */
 #include "sectors.h"
 #include "walk.h"
+#include "own.h"
 
 #include "blk/blk.h"
 
@@ -50,7 +51,7 @@ struct worker {
 
 static void note(uint32_t op, bool ack)
 {
-    m.event = realloc(m.event, (m.nevents + 1) * sizeof(*m.event));
+    m.event = own_realloc(m.event, (m.nevents + 1) * sizeof(*m.event));
     must(m.event != NULL);
     if (!ack)
         m.op[op].issued = m.nevents;
@@ -59,7 +60,7 @@ static void note(uint32_t op, bool ack)
 
 static uint32_t issue(enum kind kind, uint32_t first, uint32_t n)
 {
-    m.op = realloc(m.op, (m.nops + 1) * sizeof(*m.op));
+    m.op = own_realloc(m.op, (m.nops + 1) * sizeof(*m.op));
     must(m.op != NULL);
     m.op[m.nops] = (struct op){(uint8_t)kind, first, n, kind == ZERO ? 0 : m.nops + 1, 0};
     note(m.nops, false);
@@ -127,7 +128,7 @@ static int one(struct rt_task *t, struct worker *w, struct blk_chan *chan, uint8
 static int worker(struct rt_task *t, void *arg)
 {
     struct worker *w = arg;
-    uint8_t *buf = aligned_alloc(4096, round_up_u64(RANGE_MAX * SECTOR_BYTES, 4096));
+    uint8_t *buf = own_align(round_up_u64(RANGE_MAX * SECTOR_BYTES, 4096));
     struct blk_chan *chan;
     int rc = blk_chan_get(t, w->dev, &chan);
 
@@ -135,7 +136,7 @@ static int worker(struct rt_task *t, void *arg)
     for (unsigned i = 0; rc == 0 && i < OPS; i++)
         rc = one(t, w, chan, buf);
     blk_chan_put(t, chan);
-    free(buf);
+    own_free(buf);
     return rc;
 }
 
@@ -193,7 +194,7 @@ static int compare(struct look *l, const uint8_t *buf)
 static int look(struct rt_task *t, void *arg)
 {
     struct look *l = arg;
-    uint8_t *buf = aligned_alloc(4096, WORKERS * REGION * SECTOR_BYTES);
+    uint8_t *buf = own_align(WORKERS * REGION * SECTOR_BYTES);
     struct blk_chan *chan;
     struct blk_dev *dev;
     struct err why = {""};
@@ -208,7 +209,7 @@ static int look(struct rt_task *t, void *arg)
         look_bad(l, "cannot be read: %d %s", rc, why.text);
     else
         rc = compare(l, buf);
-    free(buf);
+    own_free(buf);
     if (rc == 0) {
         blk_chan_put(t, chan);
         blk_close(t, dev);

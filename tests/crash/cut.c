@@ -5,26 +5,27 @@
  * unless they were in flight together.
  */
 #include "disk.h"
+#include "own.h"
 
 #include "base/must.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define PAGE_BYTES 4096u
-
 void disk_cut_begin(struct disk_cut *c, struct disk_log *log)
 {
     *c = (struct disk_cut){.log = log, .cap = 256};
-    c->pending = malloc(c->cap * sizeof(*c->pending));
+    c->pending = own_alloc(c->cap * sizeof(*c->pending));
     must(c->pending != NULL);
+    c->newer = own_alloc(disk.bytes / DISK_SECTOR_BYTES * sizeof(*c->newer));
     for (uint32_t i = 0; i < log->n; i++)
         log->op[i].durable = false;
 }
 
 void disk_cut_end(struct disk_cut *c)
 {
-    free(c->pending);
+    own_free(c->pending);
+    own_free(c->newer);
     c->pending = NULL;
 }
 
@@ -32,7 +33,7 @@ static void add_pending(struct disk_cut *c, uint32_t op)
 {
     if (c->npending == c->cap) {
         c->cap *= 2;
-        c->pending = realloc(c->pending, c->cap * sizeof(*c->pending));
+        c->pending = own_realloc(c->pending, c->cap * sizeof(*c->pending));
         must(c->pending != NULL);
     }
     c->pending[c->npending++] = op;
@@ -66,6 +67,8 @@ static void make_durable(struct disk_cut *c, const struct disk_op *flush)
         if (first == NULL)
             break;
         disk_poke(first->off, first->data, first->len);
+        for (uint64_t s = first->off / 512; s < (first->off + first->len + 511) / 512; s++)
+            c->newer[s] = first->submit;
         first->durable = true;
     }
     for (uint32_t i = 0; i < c->npending; i++)
@@ -91,25 +94,23 @@ void disk_cut_to(struct disk_cut *c, uint32_t tick)
 
 /* --- images ----------------------------------------------------------------------------------- */
 
-static bool in_whole(uint64_t off)
+/* What failed, or was lost by a flush that failed, happened before it was answered: it does not
+ * come over something newer that is durable. */
+static bool is_old(const struct disk_cut *c, const struct disk_op *op, uint64_t off)
 {
-    for (unsigned i = 0; i < disk.nwholes; i++)
-        if (off >= disk.whole[i].off && off < disk.whole[i].off + disk.whole[i].len)
-            return true;
-    return false;
+    return op->complete < c->newer[off / DISK_SECTOR_BYTES];
 }
 
 /* Applies each sector (page, where pages are whole) with a chance of `of_eight`. */
-static void apply_torn(const struct disk_op *op, struct dice *dice, unsigned of_eight)
+static void apply_torn(const struct disk_cut *c, const struct disk_op *op, struct dice *dice,
+                       unsigned of_eight)
 {
     uint64_t at = 0;
 
     while (at < op->len) {
-        uint64_t n =
-            in_whole(op->off + at) ? PAGE_BYTES - (op->off + at) % PAGE_BYTES : DISK_SECTOR_BYTES;
+        uint64_t n = disk_atom(op->off + at, op->len - at);
 
-        n = MIN(n, op->len - at);
-        if (dice_below(dice, 8) < of_eight)
+        if (dice_below(dice, 8) < of_eight && !is_old(c, op, op->off + at))
             disk_poke(op->off + at, op->data == NULL ? NULL : op->data + at, n);
         at += n;
     }
@@ -142,14 +143,21 @@ static void order(struct disk_cut *c, struct dice *dice, struct moment *m)
     qsort(m, c->npending, sizeof(*m), by_moment);
 }
 
-static void apply_whole(const struct disk_op *op)
+static void apply_whole(const struct disk_cut *c, const struct disk_op *op)
 {
-    disk_poke(op->off, op->data, op->len);
+    if (!op->failed && !op->lost) {
+        disk_poke(op->off, op->data, op->len);
+        return;
+    }
+    for (uint64_t at = 0; at < op->len; at += DISK_SECTOR_BYTES)
+        if (!is_old(c, op, op->off + at))
+            disk_poke(op->off + at, op->data == NULL ? NULL : op->data + at,
+                      MIN(op->len - at, DISK_SECTOR_BYTES));
 }
 
 void disk_cut_image(struct disk_cut *c, struct dice *dice, char out_how[64])
 {
-    struct moment *m = malloc((c->npending + 1) * sizeof(*m));
+    struct moment *m = own_alloc((c->npending + 1) * sizeof(*m));
     unsigned how = (unsigned)dice_below(dice, 8), n = c->npending;
     uint64_t edge;
 
@@ -163,33 +171,33 @@ void disk_cut_image(struct disk_cut *c, struct dice *dice, char out_how[64])
     case 1:
         snprintf(out_how, 64, "all of %u pending", n);
         for (unsigned i = 0; i < n; i++)
-            apply_whole(&c->log->op[m[i].op]);
+            apply_whole(c, &c->log->op[m[i].op]);
         break;
     case 2:
     case 3: /* in order up to some point, and there, perhaps, half a write */
         snprintf(out_how, 64, "the first %u of %u pending%s", (unsigned)edge, n,
                  how == 3 ? " and a torn one" : "");
         for (unsigned i = 0; i < edge; i++)
-            apply_whole(&c->log->op[m[i].op]);
+            apply_whole(c, &c->log->op[m[i].op]);
         if (how == 3 && edge < n)
-            apply_torn(&c->log->op[m[edge].op], dice, 4);
+            apply_torn(c, &c->log->op[m[edge].op], dice, 4);
         break;
     case 4: /* all but one */
         snprintf(out_how, 64, "all but number %u of %u pending", (unsigned)edge, n);
         for (unsigned i = 0; i < n; i++)
             if (i != edge)
-                apply_whole(&c->log->op[m[i].op]);
+                apply_whole(c, &c->log->op[m[i].op]);
         break;
     case 5: /* whole writes, any */
         snprintf(out_how, 64, "some of %u pending", n);
         for (unsigned i = 0; i < n; i++)
             if (dice_one_in(dice, 2))
-                apply_whole(&c->log->op[m[i].op]);
+                apply_whole(c, &c->log->op[m[i].op]);
         break;
     default: /* any sectors */
         snprintf(out_how, 64, "some sectors of %u pending (%u)", n, how);
         for (unsigned i = 0; i < n; i++)
-            apply_torn(&c->log->op[m[i].op], dice, how == 6 ? 4 : 7);
+            apply_torn(c, &c->log->op[m[i].op], dice, how == 6 ? 4 : 7);
     }
-    free(m);
+    own_free(m);
 }

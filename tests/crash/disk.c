@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "disk.h"
+#include "own.h"
 
 #include "base/must.h"
 
@@ -29,6 +30,22 @@ void disk_whole_add(uint64_t off, uint64_t len)
 {
     must(disk.nwholes < DISK_WHOLES_MAX);
     disk.whole[disk.nwholes++] = (struct disk_whole){off, len};
+}
+
+static bool in_whole(uint64_t off)
+{
+    for (unsigned i = 0; i < disk.nwholes; i++)
+        if (off >= disk.whole[i].off && off < disk.whole[i].off + disk.whole[i].len)
+            return true;
+    return false;
+}
+
+uint64_t disk_atom(uint64_t off, uint64_t len)
+{
+    uint64_t n = in_whole(off) ? DISK_PAGE_BYTES - off % DISK_PAGE_BYTES
+                               : DISK_SECTOR_BYTES - off % DISK_SECTOR_BYTES;
+
+    return MIN(n, len);
 }
 
 void disk_arena_init(struct disk_arena *a, size_t size)
@@ -67,7 +84,7 @@ static uint32_t tick(uint32_t op, bool completes)
 
     if (log->ticks == log->event_cap) {
         log->event_cap = MAX(1024u, log->event_cap * 2);
-        log->event = realloc(log->event, log->event_cap * sizeof(*log->event));
+        log->event = own_realloc(log->event, log->event_cap * sizeof(*log->event));
         must(log->event != NULL);
     }
     log->event[log->ticks] = (struct disk_event){.op = op, .completes = completes};
@@ -83,13 +100,13 @@ uint32_t disk_submit(enum disk_kind kind, uint64_t off, uint64_t len, const stru
 
     if (log->n == log->cap) {
         log->cap = MAX(1024u, log->cap * 2);
-        log->op = realloc(log->op, log->cap * sizeof(*log->op));
+        log->op = own_realloc(log->op, log->cap * sizeof(*log->op));
         must(log->op != NULL);
     }
     op = &log->op[log->n];
     *op = (struct disk_op){.kind = (uint8_t)kind, .off = off, .len = len, .complete = DISK_NOT_YET};
     if (kind == DISK_WRITE) {
-        op->data = disk.log_arena != NULL ? disk_arena_get(disk.log_arena, len) : malloc(len);
+        op->data = disk.log_arena != NULL ? disk_arena_get(disk.log_arena, len) : own_alloc(len);
         must(op->data != NULL);
         for (unsigned i = 0; i < iovcnt; at += iov[i++].iov_len)
             memcpy(op->data + at, iov[i].iov_base, iov[i].iov_len);
@@ -150,11 +167,30 @@ static int complete_flush(struct disk_op *op)
 /* A write that fails has happened in any part. */
 static int fail_write(struct disk_op *op)
 {
+    uint64_t n;
+
     op->failed = true;
-    for (uint64_t at = 0; at < op->len; at += DISK_SECTOR_BYTES)
+    for (uint64_t at = 0; at < op->len; at += n) {
+        n = disk_atom(op->off + at, op->len - at);
         if (dice_one_in(&disk.dice, 3))
-            disk_poke(op->off + at, op->data == NULL ? NULL : op->data + at, DISK_SECTOR_BYTES);
+            disk_poke(op->off + at, op->data == NULL ? NULL : op->data + at, n);
+    }
     return disk.fault.rc;
+}
+
+/* Some of it from its beginning; false: it cannot be short, being one atom. */
+static bool cut_short(struct disk_op *op)
+{
+    uint64_t len = DISK_SECTOR_BYTES * dice_between(&disk.dice, 1, op->len / DISK_SECTOR_BYTES);
+    uint64_t at = 0, n = 0;
+
+    for (; at < len; at += n)
+        n = disk_atom(op->off + at, op->len - at);
+    if (at >= op->len)
+        return false;
+    op->len = at;
+    disk_poke(op->off, op->data, op->len);
+    return true;
 }
 
 int disk_complete(uint32_t idx)
@@ -166,14 +202,8 @@ int disk_complete(uint32_t idx)
     if (op->kind == DISK_FLUSH) {
         rc = complete_flush(op);
     } else if (fails(op->kind == DISK_WRITE ? DISK_FAULT_WRITE : DISK_FAULT_ZERO) &&
-               (disk.fault.rc != 0 || op->len > DISK_SECTOR_BYTES)) {
-        if (disk.fault.rc == 0 && op->kind == DISK_WRITE) {
-            op->len = DISK_SECTOR_BYTES * dice_between(&disk.dice, 1, op->len / 512 - 1);
-            disk_poke(op->off, op->data, op->len);
-            rc = (int)op->len;
-        } else {
-            rc = fail_write(op);
-        }
+               (disk.fault.rc != 0 || cut_short(op))) {
+        rc = disk.fault.rc == 0 ? (int)op->len : fail_write(op);
         disk.writes++;
     } else {
         disk_poke(op->off, op->data, op->len);
@@ -184,7 +214,7 @@ int disk_complete(uint32_t idx)
     op = &disk.log.op[idx];
     op->complete = tick(idx, true);
     if (disk.log_arena == NULL) {
-        free(op->data);
+        own_free(op->data);
         op->data = NULL;
     }
     return rc;
@@ -219,7 +249,7 @@ void disk_poke(uint64_t off, const void *data, uint64_t len)
 
         if (disk.nundo == disk.undo_cap) {
             disk.undo_cap = MAX(1024u, disk.undo_cap * 2);
-            disk.undo = realloc(disk.undo, disk.undo_cap * sizeof(*disk.undo));
+            disk.undo = own_realloc(disk.undo, disk.undo_cap * sizeof(*disk.undo));
             must(disk.undo != NULL);
         }
         u = &disk.undo[disk.nundo++];

@@ -19,6 +19,7 @@
 
 #define DISK_PATH "/disk"
 #define DISK_SECTOR_BYTES 512u
+#define DISK_PAGE_BYTES 4096u
 #define DISK_NOT_YET UINT32_MAX
 #define DISK_WHOLES_MAX 8
 
@@ -97,6 +98,8 @@ extern struct disk disk;
 
 void disk_init(uint64_t bytes, uint32_t block_bytes);
 void disk_whole_add(uint64_t off, uint64_t len);
+/** How many of `len` bytes at `off` are written whole or not at all. */
+uint64_t disk_atom(uint64_t off, uint64_t len);
 
 void disk_arena_init(struct disk_arena *a, size_t size);
 void *disk_arena_get(struct disk_arena *a, size_t len);
@@ -127,6 +130,7 @@ struct disk_cut {
     uint32_t tick;
     uint32_t *pending; /* ops submitted and not durable, in the order of submission */
     uint32_t npending, cap;
+    uint32_t *newer; /* of each sector: the submission of what is durable there */
     bool undoable; /* what becomes durable is in the undo log, too: cuts of what follows a cut */
 };
 void disk_cut_begin(struct disk_cut *c, struct disk_log *log);

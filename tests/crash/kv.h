@@ -9,6 +9,8 @@
 
 #include "kv/kv.h"
 
+#define KV_SUBJECT_URI "blob:" DISK_PATH "?block_size=512&memory=4M&checkpoint=1M&segment=256K"
+#define KV_DISK_BYTES (32 * MIB)
 #define KV_WORKERS 8
 #define KV_VALUE_MAX (512 * KIB)
 
@@ -17,6 +19,8 @@ struct kv_work {
     unsigned ops;    /* of each worker */
     unsigned reads_in_16; /* so many of 16 operations only look */
     bool faulty;     /* operations may fail; what they answer then is noted, not judged */
+    bool remote;     /* and connections may be lost */
+    unsigned errors_max; /* of a faulty run: after so many a worker gives up; 0: some */
     uint64_t done, refused; /* out: operations; those the store answered with -ENOSPC */
     uint64_t errors;        /* with another error */
     char why[WHY_MAX];      /* out: what is wrong */
@@ -33,6 +37,8 @@ struct kv_present {
 extern struct kv_present kv_present[KVM_KEYS];
 /** All keys absent, and the model begun. */
 void kv_work_reset(bool acks_are_durable);
+
+extern const char *kv_subject_uri;
 
 /** Reads the whole store and compares it with kvm_view(). 0 or -EILSEQ. `at` gets what was seen. */
 int kv_look(struct rt_task *t, struct kv_dev *dev, struct look *l, uint8_t at[KVM_KEYS]);

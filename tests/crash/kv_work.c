@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kv.h"
+#include "own.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -12,6 +13,7 @@ struct kv_present kv_present[KVM_KEYS];
 
 struct worker {
     struct rt_req done;
+    bool started; /* else there was no memory for it */
     struct kv_work *w;
     struct kv_dev *dev;
     struct kv_chan *chan;
@@ -57,7 +59,7 @@ static unsigned own_key(struct worker *w)
     return k * KV_WORKERS + w->idx;
 }
 
-static uint32_t some_len(struct worker *w)
+static uint32_t any_len(struct worker *w)
 {
     static const uint32_t edges[] = {0,    1,    15,   16,    100,   495,   512,   1000,
                                      4000, 4096, 8192, 16384, 32767, 32768, 32769, 65536};
@@ -79,6 +81,13 @@ static uint32_t some_len(struct worker *w)
     }
 }
 
+static uint32_t some_len(struct worker *w)
+{
+    uint32_t len = any_len(w);
+
+    return (uint32_t)MIN(len, kv_info(w->dev)->val_max);
+}
+
 static int run(struct rt_task *t, struct worker *w)
 {
     w->w->done++;
@@ -97,8 +106,16 @@ static bool is_trouble(struct worker *w, int rc)
 {
     if (!w->w->faulty)
         return false;
+    if (w->w->remote && (rc == -ECONNRESET || rc == -ECANCELED || rc == -ETIMEDOUT ||
+                         rc == -ECONNREFUSED || rc == -ENOTCONN || rc == -EPIPE))
+        return true;
     return rc == -EIO || rc == -ENOMEM || rc == -EROFS || rc == -ENODEV || rc == -ENOSPC ||
            rc == -EBADMSG;
+}
+
+static unsigned errors_max(const struct worker *w)
+{
+    return w->w->errors_max != 0 ? w->w->errors_max : ERRORS_MAX;
 }
 
 /* Takes in what a change answered. */
@@ -114,7 +131,7 @@ static int ended(struct worker *w, uint32_t op, unsigned n, const unsigned *key,
     if (rc == -ENOSPC) {
         w->w->refused++;
         kvm_end(op, KVM_NOT_DONE);
-        return w->w->faulty && ++w->errors > ERRORS_MAX ? -ECANCELED : 0;
+        return w->w->faulty && ++w->errors > errors_max(w) ? -ECANCELED : 0;
     }
     if (!is_trouble(w, rc))
         return bad(w, "%s of key %u (%s) answered %d (%s)", what, key[0],
@@ -123,7 +140,7 @@ static int ended(struct worker *w, uint32_t op, unsigned n, const unsigned *key,
     kvm_end(op, KVM_UNKNOWN);
     for (unsigned i = 0; i < n; i++)
         kv_present[key[i]].unknown = true;
-    return ++w->errors > ERRORS_MAX ? -ECANCELED : 0;
+    return ++w->errors > errors_max(w) ? -ECANCELED : 0;
 }
 
 /* --- changes ---------------------------------------------------------------------------------- */
@@ -144,7 +161,7 @@ static struct kvm_state stored(struct worker *w, unsigned k, uint32_t *flags, ui
     if (below(w, 8) == 0)
         *flags |= old->there ? KV_F_MUST_EXIST : KV_F_MUST_NOT_EXIST;
     if (below(w, 8) == 0 && (kv_info(w->dev)->caps & KV_CAP_APPEND) != 0 && old->there &&
-        old->n < KVM_PIECES && kvm_len(old) + len < KV_VALUE_MAX) {
+        old->n < KVM_PIECES && kvm_len(old) + len < MIN(KV_VALUE_MAX, kv_info(w->dev)->val_max)) {
         *flags |= KV_F_APPEND;
         to = *old;
         to.piece[to.n++] = (struct kvm_piece){next_id, len};
@@ -240,8 +257,10 @@ static int do_stream(struct rt_task *t, struct worker *w)
     rc = run(t, w);
     if (rc == -ENOSPC || is_trouble(w, rc)) {
         w->w->refused++;
-        return ++w->errors > ERRORS_MAX && w->w->faulty ? -ECANCELED : 0;
+        return ++w->errors > errors_max(w) && w->w->faulty ? -ECANCELED : 0;
     }
+    if (rc == -ENOTSUP)
+        return 0;
     if (rc < 0)
         return bad(w, "opening a stream to key %u answered %d", k, rc);
     stream = w->req.stream;
@@ -297,7 +316,7 @@ static int compare(struct worker *w, unsigned k, const struct kvm_state *want, i
 
     if (is_trouble(w, rc)) {
         w->w->errors++;
-        return ++w->errors > ERRORS_MAX ? -ECANCELED : 0;
+        return ++w->errors > errors_max(w) ? -ECANCELED : 0;
     }
     if (rc != (want->there ? 0 : -ENOENT))
         return bad(w, "key %u%s is %s; retrieve answered %d", k,
@@ -348,8 +367,10 @@ static int do_read_stream(struct rt_task *t, struct worker *w)
         return 0;
     prepare(w, KV_RETRIEVE_OPEN, kvm_key(k));
     rc = run(t, w);
+    if (rc == -ENOTSUP)
+        return 0;
     if (is_trouble(w, rc))
-        return ++w->errors > ERRORS_MAX ? -ECANCELED : 0;
+        return ++w->errors > errors_max(w) ? -ECANCELED : 0;
     if (rc != (want.there ? 0 : -ENOENT))
         return bad(w, "key %u is %s; opening it to read answered %d", k, kvm_text(&want), rc);
     if (rc < 0)
@@ -470,24 +491,24 @@ static int worker(struct rt_task *t, void *arg)
 
     if (rc < 0)
         return is_trouble(w, rc) ? 0 : bad(w, "no channel: %d", rc);
-    w->buf = malloc(KV_VALUE_MAX);
-    w->got = malloc(KV_VALUE_MAX);
-    w->snap_state = malloc(KVM_KEYS * sizeof(*w->snap_state));
+    w->buf = own_alloc(KV_VALUE_MAX);
+    w->got = own_alloc(KV_VALUE_MAX);
+    w->snap_state = own_alloc(KVM_KEYS * sizeof(*w->snap_state));
     must(w->buf != NULL && w->got != NULL && w->snap_state != NULL);
     for (unsigned i = 0; rc == 0 && i < w->w->ops; i++)
         rc = step(t, w);
     if (w->snap != NULL)
         do_snap(t, w);
     kv_chan_put(t, w->chan);
-    free(w->buf);
-    free(w->got);
-    free(w->snap_state);
+    own_free(w->buf);
+    own_free(w->got);
+    own_free(w->snap_state);
     return rc == -ECANCELED ? 0 : rc;
 }
 
 int kv_work(struct rt_task *t, struct kv_dev *dev, struct kv_work *work)
 {
-    struct worker *w = calloc(KV_WORKERS, sizeof(*w));
+    struct worker *w = own_alloc(KV_WORKERS * sizeof(*w));
     int rc = 0;
 
     must(w != NULL);
@@ -495,13 +516,13 @@ int kv_work(struct rt_task *t, struct kv_dev *dev, struct kv_work *work)
         w[i] =
             (struct worker){.w = work, .dev = dev, .dice = dice_of(work->seed, 200 + i), .idx = i};
         rt_req_init_task(&w[i].done, t);
-        must(rt_task_start("worker", worker, &w[i], &w[i].done, NULL) == 0);
+        w[i].started = rt_task_start("worker", worker, &w[i], &w[i].done, NULL) == 0;
     }
     for (unsigned i = 0; i < KV_WORKERS; i++) {
-        int one = rt_wait(t, &w[i].done);
+        int one = w[i].started ? rt_wait(t, &w[i].done) : 0;
 
         rc = rc == 0 ? one : rc;
     }
-    free(w);
+    own_free(w);
     return rc;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kvm.h"
+#include "own.h"
 
 #include "disk.h"
 
@@ -46,7 +47,7 @@ void kvm_init(void)
 
     for (unsigned i = 0; i < KVM_KEYS + KVM_EXTRA; i++) {
         unsigned len = i % 61 == 60 ? KEY_TEXT_MAX : lens[i % ARRAY_LEN(lens)];
-        char *text = malloc(len + 1);
+        char *text = own_alloc(len + 1);
 
         must(text != NULL);
         memset(text, 'a' + (int)(i % 3), len + 1);
@@ -167,7 +168,7 @@ static void *grow(void *p, uint32_t n, uint32_t *cap, size_t each)
     if (n < *cap)
         return p;
     *cap = MAX(1024u, *cap * 2);
-    p = realloc(p, *cap * each);
+    p = own_realloc(p, *cap * each);
     must(p != NULL);
     return p;
 }
@@ -281,6 +282,14 @@ void kvm_to(uint32_t tick)
 const struct kvm_view *kvm_view(unsigned key)
 {
     return &m.view[key];
+}
+
+void kvm_settle(const uint8_t at[KVM_KEYS])
+{
+    for (unsigned k = 0; k < KVM_KEYS; k++)
+        m.view[k] = (struct kvm_view){
+            .n = 1, .maybe = {{.state = m.view[k].maybe[at[k]].state, .op = UINT32_MAX}}};
+    m.nchanges = m.nops = m.nevents = m.at = 0;
 }
 
 /* Whether the key is as after `op`: 1, before it: 0; -1 when one cannot tell. */

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* crash SUBJECT [options]: see README.md. */
+#include "faults.h"
 #include "history.h"
 #include "kvm.h"
 #include "walk.h"
+
+#include "base/log.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -10,14 +13,17 @@
 #include <time.h>
 #include <unistd.h>
 
-static const struct subject *const subjects[] = {&subject_blk};
+static const struct subject *const subjects[] = {&subject_blk, &subject_blob, &subject_kv};
 
 static int usage(void)
 {
     fprintf(stderr,
             "usage: crash SUBJECT [--seed N] [--seeds N] [--images N] [--jobs N] [--cut N[..N]]\n"
-            "             [--image N] [-v]\n"
+            "             [--image N] [--until-failure] [--save FILE] [-v]\n"
             "       crash history URI [--seed N] [--ops N] [--round N] [--reactors N] [--keeps]\n"
+            "       crash faults SUBJECT [--seed N] [--jobs N] [--memory | --disk] [--stride N]\n"
+            "             [--kind N --nth N]\n"
+            "       crash rot SUBJECT [--seed N] [--jobs N] [--flips N] [--at N]\n"
             "subjects:");
     for (unsigned i = 0; i < ARRAY_LEN(subjects); i++)
         fprintf(stderr, " %s", subjects[i]->name);
@@ -94,12 +100,110 @@ static int main_history(int argc, char **argv)
     return rc != 0;
 }
 
+static int main_faults(const struct subject *s, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"seed", 1, NULL, 's'},   {"jobs", 1, NULL, 'j'}, {"memory", 0, NULL, 'm'},
+        {"disk", 0, NULL, 'd'},   {"kind", 1, NULL, 'k'}, {"nth", 1, NULL, 'n'},
+        {"stride", 1, NULL, 't'}, {NULL, 0, NULL, 0},
+    };
+    struct faults_opts o = {
+        .seed = 1, .jobs = (unsigned)sysconf(_SC_NPROCESSORS_ONLN), .stride = 1};
+    int c, rc;
+
+    for (optind = 3; (c = getopt_long(argc, argv, "v", options, NULL)) != -1;) {
+        uint64_t n = optarg != NULL ? strtoull(optarg, NULL, 10) : 0;
+
+        switch (c) {
+        case 's':
+            o.seed = n;
+            break;
+        case 'j':
+            o.jobs = (unsigned)n;
+            break;
+        case 'm':
+            o.memory = true;
+            break;
+        case 'd':
+            o.disk = true;
+            break;
+        case 'k':
+            o.kind = (unsigned)n;
+            break;
+        case 'n':
+            o.nth = (uint32_t)n;
+            break;
+        case 't':
+            o.stride = MAX(1u, (unsigned)n);
+            break;
+        case 'v':
+            o.verbose = true;
+            break;
+        default:
+            return usage();
+        }
+    }
+    if (!o.memory && !o.disk)
+        o.memory = o.disk = true;
+    rc = faults(s, &o);
+    printf("%d passed, %d failed\n", rc == 0, rc != 0);
+    return rc != 0;
+}
+
+static int main_rot(const struct subject *s, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"seed", 1, NULL, 's'}, {"jobs", 1, NULL, 'j'}, {"flips", 1, NULL, 'f'},
+        {"at", 1, NULL, 'a'},   {NULL, 0, NULL, 0},
+    };
+    struct rot_opts o = {.seed = 1,
+                         .jobs = (unsigned)sysconf(_SC_NPROCESSORS_ONLN),
+                         .flips = 10000,
+                         .at = UINT64_MAX};
+    int c, rc;
+
+    for (optind = 3; (c = getopt_long(argc, argv, "v", options, NULL)) != -1;) {
+        uint64_t n = optarg != NULL ? strtoull(optarg, NULL, 10) : 0;
+
+        switch (c) {
+        case 's':
+            o.seed = n;
+            break;
+        case 'j':
+            o.jobs = (unsigned)n;
+            break;
+        case 'f':
+            o.flips = n;
+            break;
+        case 'a':
+            o.at = n;
+            break;
+        case 'v':
+            o.verbose = true;
+            break;
+        default:
+            return usage();
+        }
+    }
+    rc = rot(s, &o);
+    printf("%d passed, %d failed\n", rc == 0, rc != 0);
+    return rc != 0;
+}
+
+static const struct subject *subject_of(const char *name)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(subjects); i++)
+        if (strcmp(name, subjects[i]->name) == 0)
+            return subjects[i];
+    return NULL;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"seed", 1, NULL, 's'}, {"seeds", 1, NULL, 'S'}, {"images", 1, NULL, 'n'},
-        {"jobs", 1, NULL, 'j'}, {"cut", 1, NULL, 'c'},   {"image", 1, NULL, 'i'},
-        {NULL, 0, NULL, 0},
+        {"seed", 1, NULL, 's'},          {"seeds", 1, NULL, 'S'}, {"images", 1, NULL, 'n'},
+        {"jobs", 1, NULL, 'j'},          {"cut", 1, NULL, 'c'},   {"image", 1, NULL, 'i'},
+        {"until-failure", 0, NULL, 'u'}, {"save", 1, NULL, 'w'},  {NULL, 0, NULL, 0},
     };
     struct walk_opts o = {.seed = 1,
                           .images = 10000,
@@ -112,9 +216,12 @@ int main(int argc, char **argv)
     kvm_init();
     if (argc > 2 && strcmp(argv[1], "history") == 0)
         return main_history(argc, argv);
-    for (unsigned i = 0; argc > 1 && i < ARRAY_LEN(subjects); i++)
-        if (strcmp(argv[1], subjects[i]->name) == 0)
-            s = subjects[i];
+    log_set_sink(NULL, NULL, LOG_ERROR); /* failing is what things do here */
+    if (argc > 2 && strcmp(argv[1], "faults") == 0 && subject_of(argv[2]) != NULL)
+        return main_faults(subject_of(argv[2]), argc, argv);
+    if (argc > 2 && strcmp(argv[1], "rot") == 0 && subject_of(argv[2]) != NULL)
+        return main_rot(subject_of(argv[2]), argc, argv);
+    s = argc > 1 ? subject_of(argv[1]) : NULL;
     if (s == NULL)
         return usage();
     for (optind = 2; (c = getopt_long(argc, argv, "v", options, NULL)) != -1;) {
@@ -143,6 +250,12 @@ int main(int argc, char **argv)
             break;
         case 'i':
             o.image = (uint32_t)n;
+            break;
+        case 'w':
+            o.save = optarg;
+            break;
+        case 'u':
+            o.failures_max = 1;
             break;
         case 'v':
             o.verbose = true;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "walk.h"
+#include "own.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -32,17 +32,6 @@ struct job {
     struct disk_arena session;
     uint32_t from, to; /* ticks, both included */
 };
-
-int look_bad(struct look *l, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    if (l->why[0] == '\0')
-        vsnprintf(l->why, sizeof(l->why), fmt, ap);
-    va_end(ap);
-    return -EILSEQ;
-}
 
 static void failed(struct job *j, const char *how, const char *why)
 {
@@ -102,8 +91,8 @@ static bool crash_again(struct job *j, struct look *l, struct dice *dice, char *
     disk_cut_image(&c, dice, part);
     disk_cut_end(&c);
     snprintf(how + strlen(how), HOW_MAX - strlen(how), ", again after %u ticks: %s", at, part);
-    free(log.op);
-    free(log.event);
+    own_free(log.op);
+    own_free(log.event);
     j->r->nested++;
     return true;
 }
@@ -131,6 +120,14 @@ static int try_image(struct job *j, struct dice *dice, char *how, char *why)
     return rc;
 }
 
+static void save(const char *path)
+{
+    FILE *f = fopen(path, "wb");
+
+    if (f == NULL || fwrite(disk.mem, 1, disk.bytes, f) != disk.bytes || fclose(f) != 0)
+        printf("crash: %s: %s\n", path, strerror(errno));
+}
+
 static void image(struct job *j, struct disk_cut *c, uint32_t number)
 {
     struct dice dice = dice_of(j->o->seed ^ (uint64_t)c->tick << 24, number);
@@ -138,6 +135,8 @@ static void image(struct job *j, struct disk_cut *c, uint32_t number)
 
     j->r->image = number;
     disk_cut_image(c, &dice, how);
+    if (j->o->save != NULL)
+        save(j->o->save);
     if (try_image(j, &dice, how, why) < 0) {
         failed(j, how, why);
         if (j->o->verbose && j->s->show != NULL)
@@ -157,11 +156,7 @@ static void job_run(struct job *j)
     struct disk_cut c;
     double each = (double)j->o->images / MAX(1u, j->log->ticks), owed = 0;
 
-    disk_arena_init(&j->session, SESSION_ARENA_BYTES);
-    disk.log_arena = &j->session;
-    disk.undo_arena = malloc(sizeof(*disk.undo_arena));
-    must(disk.undo_arena != NULL);
-    disk_arena_init(disk.undo_arena, SESSION_ARENA_BYTES);
+    walk_sessions(&j->session);
     disk_cut_begin(&c, j->log);
     j->s->model_begin();
     for (uint32_t tick = 1; tick <= j->to; tick++) {
@@ -186,40 +181,56 @@ static void job_run(struct job *j)
     disk_cut_end(&c);
 }
 
-int walk_record(const struct subject *s, uint64_t seed, struct disk_log *out_log, char *why)
+void walk_sessions(struct disk_arena *session)
 {
-    static struct disk_arena arena;
+    static struct disk_arena undo;
+
+    disk_arena_init(session, SESSION_ARENA_BYTES);
+    disk.log_arena = session;
+    disk_arena_init(&undo, SESSION_ARENA_BYTES);
+    disk.undo_arena = &undo;
+}
+
+int walk_format(const struct subject *s, uint64_t seed, char *why)
+{
     struct disk_boot b = {.fn = s->format, .arg = &seed};
-    uint8_t *before;
     int rc;
 
     if (disk.mem == NULL)
         disk_init(s->disk_bytes, s->block_bytes);
+    disk.dice = dice_of(seed, 3);
+    rc = disk_boot(&b);
+    if (rc == 0 && !b.stuck)
+        return 0;
+    snprintf(why, WHY_MAX, "cannot be formatted: %d (%s)%s", rc, strerror(-rc),
+             b.stuck ? ", it hangs" : "");
+    return -EILSEQ;
+}
+
+int walk_record(const struct subject *s, uint64_t seed, struct disk_log *out_log, char *why)
+{
+    static struct disk_arena arena;
+    struct disk_boot b = {.fn = s->work, .arg = &seed, .reactors = s->reactors};
+    uint8_t *before;
+    int rc;
+
     if (arena.base == NULL)
         disk_arena_init(&arena, LOG_ARENA_BYTES);
-    disk.dice = dice_of(seed, 3);
-    disk.log_arena = &arena;
-    arena.used = 0;
-    rc = disk_boot(&b);
-    if (rc < 0 || b.stuck) {
-        snprintf(why, WHY_MAX, "cannot be formatted: %d (%s)%s", rc, strerror(-rc),
-                 b.stuck ? ", it hangs" : "");
+    if (walk_format(s, seed, why) < 0)
         return -EILSEQ;
-    }
-    before = malloc(disk.bytes);
-    must(before != NULL);
+    before = own_alloc(disk.bytes);
+    disk.log_arena = &arena;
     memcpy(before, disk.mem, disk.bytes);
     arena.used = 0;
     disk_log_begin(&disk.log);
     disk.writes = disk.flushes = disk.reads = 0;
-    b = (struct disk_boot){.fn = s->work, .arg = &seed, .reactors = s->reactors};
     rc = disk_boot(&b);
     if (rc < 0 || b.stuck)
         snprintf(why, WHY_MAX, "the workload ends with %d (%s)%s", rc, strerror(-rc),
                  b.stuck ? ", it hangs" : "");
     *out_log = disk_log_take();
     memcpy(disk.mem, before, disk.bytes);
-    free(before);
+    own_free(before);
     return rc < 0 || b.stuck ? -EILSEQ : 0;
 }
 
@@ -319,7 +330,7 @@ int walk(const struct subject *s, const struct walk_opts *o, struct walk_result 
             out->first_found = reports[i].first_found;
     }
     munmap(reports, sizeof(*reports) * JOBS_MAX);
-    free(log.op);
-    free(log.event);
+    own_free(log.op);
+    own_free(log.event);
     return out->failures > 0 ? -EILSEQ : 0;
 }

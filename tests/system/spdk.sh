@@ -58,5 +58,6 @@ for name in clean snapshots fragmented killed-metadata killed-writing; do
     works "$name: rm" kvasir lvol rm --block-size "$bs" $name.img new/volume
     found $name.img "$bs" >have
     same want have "$name: what it took is free again"
+    works "$name: check" kvasir blob check $name.img
     rm -f $name.img before.img
 done

@@ -38,11 +38,11 @@ static int run_locked(struct rt_task *t, void *arg)
     int rc;
 
     rt_task_shield(t, true);
-    while (bs->locked)
-        rt_cond_wait(t, &bs->unlocked);
+    if (bs->locked)
+        rt_cond_wait(t, &bs->unlocked); /* who wakes us leaves it locked, for us */
     bs->locked = true;
     rc = l->fn(t, l->arg);
-    bs->locked = false;
+    bs->locked = !list_empty(&bs->unlocked.waiters);
     rt_cond_wake_one(&bs->unlocked);
     rt_task_shield(t, false);
     return rc;

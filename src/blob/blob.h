@@ -119,6 +119,7 @@ struct blob_info {
     uint64_t id;
     uint64_t clusters, allocated_clusters; /* its own */
     uint64_t len_bytes;
+    /* The read-only ones: of the blob, whatever the store is (blob_store_info). */
     bool thin, read_only, md_read_only, snapshot, clone, esnap_clone, extent_rle;
     enum blob_clear clear;
     uint64_t parent;  /* BLOB_ID_NONE */

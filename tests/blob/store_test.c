@@ -74,7 +74,7 @@ static int compare_attrs(const struct blob *b, const struct blob_raw_blob *raw)
     return 0;
 }
 
-static int compare_info(const struct blob *b, const struct blob_check_blob *want, bool store_ro)
+static int compare_info(const struct blob *b, const struct blob_check_blob *want)
 {
     struct blob_info i;
 
@@ -86,7 +86,7 @@ static int compare_info(const struct blob *b, const struct blob_check_blob *want
         i.snapshot != (want->nclones > 0) || i.clone != (want->parent != UINT64_MAX) ||
         i.nclones != want->nclones)
         FAIL("blob 0x%lx: thin %d parent 0x%lx clones %u", i.id, i.thin, i.parent, i.nclones);
-    if (i.read_only != (store_ro || (want->data_ro & BLOB_RAW_READ_ONLY) != 0))
+    if (i.read_only != ((want->data_ro & BLOB_RAW_READ_ONLY) != 0))
         FAIL("blob 0x%lx: read-only %d", i.id, i.read_only);
     return 0;
 }
@@ -116,7 +116,6 @@ static int compare_bytes(struct rt_task *t, struct stage *s, struct blob_chan *c
 static int compare_blob(struct rt_task *t, struct stage *s, struct blob_store *bs,
                         struct blob_chan *chan, const struct blob_check_blob *want)
 {
-    struct blob_store_info info;
     struct blob *b;
     int rc;
 
@@ -125,8 +124,7 @@ static int compare_blob(struct rt_task *t, struct stage *s, struct blob_store *b
         FAIL("blob 0x%lx: %s", want->id, err_str(rc));
     rc = blob_raw_chain_load(t, &s->raw, want->id, &s->chain);
     if (rc == 0) {
-        blob_store_info(bs, &info);
-        rc = compare_info(b, want, info.read_only);
+        rc = compare_info(b, want);
         if (rc == 0)
             rc = compare_attrs(b, s->chain.blob[0]);
         if (rc == 0)

@@ -33,6 +33,14 @@ static int families(struct rt_task *t, void *arg)
     CHECK(lvol_delete(t, &lvs, snap, &why) == 0);
     CHECK(lvol_info(t, &lvs, a, &info) == 0);
     CHECK(!info.blob.clone && info.blob.allocated_clusters == 16);
+    lvs_close(t, &lvs);
+    CHECK(lvs_open(t, MEM "f", LVS_OPEN_READ_ONLY, NULL, &lvs, &why) == 0);
+    CHECK(lvol_info(t, &lvs, a, &info) == 0);
+    CHECK(!info.blob.read_only); /* the store is, not the volume */
+    CHECK(lvol_snapshot(t, &lvs, a, "s2", &second, &why) == -EROFS);
+    CHECK(strstr(why.text, "reading only") != NULL);
+    lvs_close(t, &lvs);
+    CHECK(lvs_open(t, MEM "f", 0, NULL, &lvs, &why) == 0);
     CHECK(lvol_snapshot(t, &lvs, a, "s2", &second, &why) == 0);
     CHECK(lvol_decouple(t, &lvs, a, NULL, &why) == 0);
     CHECK(lvol_info(t, &lvs, a, &info) == 0);

@@ -241,6 +241,42 @@ void kv_removed(struct kv_dev *dev);
 /** Sums of all channels, as of now, those closed included. Waits (it asks each reactor). */
 int kv_stats(struct rt_task *t, struct kv_dev *dev, struct kv_stats *out);
 
+/* --- looking inside (look.c), where the driver can -------------------------------------------- */
+
+enum kv_severity {
+    KV_NOTE,    /* worth knowing */
+    KV_WARNING, /* a loss of space, or damage to what is not needed */
+    KV_ERROR,   /* a value or the index is damaged, or an account is wrong */
+};
+struct kv_finding {
+    enum kv_severity severity;
+    const char *structure; /* "leaf", "record", "segment", ... */
+    uint64_t offset;       /* of it, in the device's own store; bytes */
+    struct bytes key;      /* empty: of none */
+    const char *text;      /* good until `found` returns */
+};
+struct kv_check_opts {
+    void (*found)(void *arg, const struct kv_finding *f); /* must not wait */
+    void *arg;
+    bool quick; /* the index and its accounts only, no values */
+};
+struct kv_check_report {
+    uint64_t errors, warnings, notes;
+    uint64_t keys;        /* entries of the index, and of the log since its checkpoint */
+    uint64_t value_bytes; /* that were read and are right */
+    uint64_t live_bytes, segments_used, segments;
+};
+/**
+ * Verifies what is stored; changes nothing. Nobody uses the device meanwhile: best opened for
+ * reading only. 0 when all could be looked at, whatever was found; -ENOTSUP the driver cannot;
+ * -EIO, -ENOMEM, ...
+ */
+int kv_check(struct rt_task *t, struct kv_dev *dev, const struct kv_check_opts *opts,
+             struct kv_check_report *out);
+/** The driver's own counters and sizes, one call each. -ENOTSUP it has none. */
+int kv_counters(struct rt_task *t, struct kv_dev *dev,
+                void (*each)(void *arg, const char *name, uint64_t value), void *arg);
+
 /* --- for drivers ------------------------------------------------------------------------------ */
 
 struct kv_driver {
@@ -272,6 +308,11 @@ struct kv_driver {
     void (*submit)(struct kv_chan *chan, struct kv_req *req);
     void (*cancel)(struct kv_chan *chan, struct kv_req *req); /* may be NULL */
     int (*usage)(struct rt_task *t, struct kv_dev *dev, uint64_t *out_used, uint64_t *out_keys);
+    /* Both may be NULL; on the home reactor, if the driver has one. */
+    int (*check)(struct rt_task *t, struct kv_dev *dev, const struct kv_check_opts *opts,
+                 struct kv_check_report *out);
+    int (*counters)(struct rt_task *t, struct kv_dev *dev,
+                    void (*each)(void *arg, const char *name, uint64_t value), void *arg);
     void (*abandon)(struct kv_dev *dev); /* see kv_abandon(); NULL: nothing to free */
 };
 

@@ -422,6 +422,12 @@ void bkv_free(struct bkv *s);
 /** From the super slot that was read to the state before the stop. */
 int bkv_recover(struct rt_task *t, struct bkv *s, struct err *why);
 
+/* --- stats.c ---------------------------------------------------------------------------------- */
+
+/** One call for each number: what the store is made of now, what it has done since the open. */
+void bkv_counters(const struct bkv *s, void (*each)(void *arg, const char *name, uint64_t value),
+                  void *arg);
+
 /* --- requests, each in a file of its own ------------------------------------------------------ */
 
 #define BKV_READS_MAX 512u /* reads of gets in flight; others wait in line */

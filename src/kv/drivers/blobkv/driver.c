@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The KV driver `blob:`: what a URI says, and which file a request goes to. */
 #include "kv/drivers/blobkv/large.h"
+#include "kv/drivers/blobkv/check.h"
 #include "kv/drivers/blobkv/list.h"
 
 #include <stdio.h>
@@ -169,6 +170,19 @@ static int blob_kv_usage(struct rt_task *t, struct kv_dev *dev, uint64_t *out_us
     return 0;
 }
 
+static int blob_kv_check(struct rt_task *t, struct kv_dev *dev, const struct kv_check_opts *opts,
+                         struct kv_check_report *out)
+{
+    return bkv_check(t, kv_driver_dev(dev), opts, out);
+}
+
+static int blob_kv_counters(struct rt_task *t, struct kv_dev *dev,
+                            void (*each)(void *arg, const char *name, uint64_t value), void *arg)
+{
+    bkv_counters(kv_driver_dev(dev), each, arg);
+    return 0;
+}
+
 static void blob_kv_abandon(struct kv_dev *dev)
 {
     struct bkv *s = kv_driver_dev(dev);
@@ -207,5 +221,7 @@ const struct kv_driver kv_blob_driver = {
     .close = blob_kv_close,
     .submit = blob_kv_submit,
     .usage = blob_kv_usage,
+    .check = blob_kv_check,
+    .counters = blob_kv_counters,
     .abandon = blob_kv_abandon,
 };

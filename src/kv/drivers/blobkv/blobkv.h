@@ -437,4 +437,7 @@ void bkv_get_submit(struct bkv *s, struct kv_req *req);
 /* put.c: KV_STORE, KV_DELETE, KV_BATCH, KV_FLUSH. */
 void bkv_put_submit(struct bkv *s, struct kv_req *req);
 
+/* usage.c: the number of keys, exact unless checkpoints come one after the other. Waits. */
+int bkv_usage_keys(struct rt_task *t, struct bkv *s, uint64_t *out);
+
 #endif

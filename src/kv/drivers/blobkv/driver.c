@@ -166,8 +166,7 @@ static int blob_kv_usage(struct rt_task *t, struct kv_dev *dev, uint64_t *out_us
     if (!s->opts.read_only && s->poison == 0)
         (void)bkv_checkpoint(t, s, NULL, NULL);
     *out_used = bkv_space_live(s, NULL);
-    *out_keys = bkv_tree_nkeys(s->tree) + bkv_memtab_count(s->active);
-    return 0;
+    return bkv_usage_keys(t, s, out_keys);
 }
 
 static int blob_kv_check(struct rt_task *t, struct kv_dev *dev, const struct kv_check_opts *opts,

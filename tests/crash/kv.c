@@ -191,6 +191,11 @@ static int look(struct rt_task *t, void *arg)
     return rc;
 }
 
+static void show(void)
+{
+    kvm_show(kvm_blamed);
+}
+
 const struct subject subject_kv = {
     .name = "kv",
     .disk_bytes = KV_DISK_BYTES,
@@ -201,4 +206,5 @@ const struct subject subject_kv = {
     .model_begin = kvm_begin,
     .model_to = kvm_to,
     .look = look,
+    .show = show,
 };

@@ -87,6 +87,7 @@ static int match(struct looker *o, unsigned k)
         }
     }
     memcpy(&id, o->buf + 1, sizeof(id));
+    kvm_blamed = k;
     return look_bad(o->l,
                     "key %u is %s, %llu bytes (value %u?); acknowledged: %s; not yet: %u, the last "
                     "%s",

@@ -212,6 +212,7 @@ static int do_batch(struct rt_task *t, struct worker *w)
     struct kvm_state to[KVM_BATCH_MAX];
     unsigned key[KVM_BATCH_MAX], n = 0, want = 2 + (unsigned)below(w, KVM_BATCH_MAX - 1);
     uint8_t *at = w->buf;
+    uint32_t op;
 
     if ((kv_info(w->dev)->caps & KV_CAP_BATCH) == 0)
         return 0;
@@ -233,10 +234,11 @@ static int do_batch(struct rt_task *t, struct worker *w)
         }
         n++;
     }
+    op = kvm_issue(n, key, to);
     prepare(w, KV_BATCH, bytes_make("", 0));
     w->req.batch = item;
     w->req.nbatch = n;
-    return ended(w, kvm_issue(n, key, to), n, key, to, run(t, w), "batch");
+    return ended(w, op, n, key, to, run(t, w), "batch");
 }
 
 static int do_stream(struct rt_task *t, struct worker *w)

@@ -26,6 +26,8 @@ struct event {
     uint8_t kind; /* 0 issue, 1 + enum kvm_end */
 };
 
+unsigned kvm_blamed;
+
 static struct {
     struct bytes key[KVM_KEYS + KVM_EXTRA];
     bool durable;
@@ -331,4 +333,22 @@ int kvm_half(const uint8_t at[KVM_KEYS], char *out_text, size_t max)
         }
     }
     return -1;
+}
+
+/* --- for people ------------------------------------------------------------------------------- */
+
+void kvm_show(unsigned key)
+{
+    static const char *const what[] = {"begins", "done", "not done", "unknown"};
+    uint32_t begin = m.at > 4000 ? m.at - 4000 : 0;
+
+    for (uint32_t e = begin; e < m.at; e++) {
+        const struct op *op = &m.op[m.event[e].op];
+
+        for (uint32_t i = 0; i < op->n; i++)
+            if (m.change[op->first + i].key == key)
+                printf("    tick %u: change %u of %u keys %s: key %u: %s\n", m.event[e].tick,
+                       m.event[e].op, op->n, what[m.event[e].kind], key,
+                       kvm_text(&m.change[op->first + i].to));
+    }
 }

@@ -69,6 +69,9 @@ const struct kvm_view *kvm_view(unsigned key);
 /** What was seen is what there is now: at[key] is the place in kvm_view(). What happened before is
  * forgotten. */
 void kvm_settle(const uint8_t at[KVM_KEYS]);
+/** What was done to a key, and which key a look found wrong last. */
+void kvm_show(unsigned key);
+extern unsigned kvm_blamed;
 /** Whether key `a` at place `ia` and so on fit: no batch is half there. `at[key]` is the place in
  * kvm_view() that was seen. Returns -1, or the number of a batch that is half there. */
 int kvm_half(const uint8_t at[KVM_KEYS], char *out_text, size_t max);

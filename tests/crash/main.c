@@ -49,12 +49,13 @@ static int run_walk(const struct subject *s, struct walk_opts *o, uint64_t seeds
 
         if (walk(s, o, &r) < 0)
             bad++;
-        printf("crash: %s: seed %llu: %llu writes, %llu flushes; %llu cuts, %llu images (%llu cut "
+        printf("crash: %s: seed %llu: %llu writes (%.1f MiB), %llu flushes; %llu cuts, %llu images "
+               "(%llu cut "
                "twice), %llu failures; %.1f s\n",
                s->name, (unsigned long long)o->seed, (unsigned long long)r.writes,
-               (unsigned long long)r.flushes, (unsigned long long)r.cuts,
-               (unsigned long long)r.images, (unsigned long long)r.nested,
-               (unsigned long long)r.failures, seconds() - begin);
+               (double)r.bytes / (double)MIB, (unsigned long long)r.flushes,
+               (unsigned long long)r.cuts, (unsigned long long)r.images,
+               (unsigned long long)r.nested, (unsigned long long)r.failures, seconds() - begin);
         if (r.failures > 0)
             printf("crash: %s: found after %llu images\n", s->name,
                    (unsigned long long)r.first_found);

@@ -223,7 +223,7 @@ int walk_record(const struct subject *s, uint64_t seed, struct disk_log *out_log
     memcpy(before, disk.mem, disk.bytes);
     arena.used = 0;
     disk_log_begin(&disk.log);
-    disk.writes = disk.flushes = disk.reads = 0;
+    disk.writes = disk.flushes = disk.reads = disk.bytes_written = 0;
     rc = disk_boot(&b);
     if (rc < 0 || b.stuck)
         snprintf(why, WHY_MAX, "the workload ends with %d (%s)%s", rc, strerror(-rc),
@@ -308,6 +308,7 @@ int walk(const struct subject *s, const struct walk_opts *o, struct walk_result 
     }
     out->writes = disk.writes;
     out->flushes = disk.flushes;
+    out->bytes = disk.bytes_written;
     out->ticks = log.ticks;
     from = MAX(1u, o->cut_from);
     to = o->cut_to != 0 ? MIN(o->cut_to, log.ticks) : log.ticks;

@@ -56,7 +56,7 @@ struct walk_opts {
     unsigned failures_max;
 };
 struct walk_result {
-    uint64_t writes, flushes, ticks;
+    uint64_t writes, flushes, ticks, bytes;
     uint64_t cuts, images, nested, failures;
     uint64_t first_found; /* images tried until the first failure */
 };

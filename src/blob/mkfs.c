@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An empty store. The super block comes last: before it there is none. */
+/*
+ * An empty store. What is cut off on the way leaves a device of zeroes, or a store as after an
+ * unclean stop in which nothing has been made yet.
+ */
 #include "blob/internal.h"
 
 static int choose(struct blob_super *s, const struct blk_dev *dev,
@@ -44,7 +47,7 @@ static int clear_data(struct rt_task *t, struct blob_store *bs, const struct blk
     return 0;
 }
 
-/* Zeroes from the super block on, then the masks and, last, the super block. */
+/* Zeroes from the super block on, the super block, the masks, and the super block as clean. */
 static int write_all(struct rt_task *t, struct blob_store *bs, const struct blob_super *s,
                      enum blob_clear clear)
 {
@@ -60,6 +63,10 @@ static int write_all(struct rt_task *t, struct blob_store *bs, const struct blob
         rc = blk_zero(t, bs->blk, page_blocks, md_blocks - page_blocks, 0);
     if (rc == 0)
         rc = clear_data(t, bs, blk_info(bs->dev), clear);
+    if (rc == 0)
+        rc = blk_flush(t, bs->blk);
+    if (rc == 0)
+        rc = blob_super_write(t, bs, &bs->super);
     for (uint64_t i = 0; rc == 0 && i < blob_super_md_clusters(s); i++)
         blob_mask_set(&bs->clusters, i);
     return rc == 0 ? blob_masks_write(t, bs) : rc;

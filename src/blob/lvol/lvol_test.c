@@ -159,6 +159,36 @@ static int half_formatted(struct rt_task *t, void *arg)
 }
 TEST(half_formatted, 1)
 
+/* Formatting ends at the n-th request, for every n; the next one completes it. */
+static int format_cut_off(struct rt_task *t, void *arg)
+{
+    struct blk_dev *dev;
+    struct lvs lvs;
+    struct err why = {""};
+    char uri[256];
+    uint64_t id;
+    int rc = -EIO;
+
+    for (unsigned n = 1; rc < 0; n++) {
+        CHECK(n < 1000);
+        CHECK(blk_open(t, MEM "cut", &dev, &why) == 0);
+        snprintf(uri, sizeof(uri), "%s%u", "fault:?base=mem:%3Fname=cut&fail_from=", n);
+        rc = lvs_open(t, uri, LVS_OPEN_FORMAT, NULL, &lvs, &why);
+        CHECK(rc == 0 || rc == -EIO);
+        if (rc == 0)
+            lvs_close(t, &lvs);
+        CHECK(lvs_open(t, MEM "cut", LVS_OPEN_FORMAT, NULL, &lvs, &why) == 0);
+        CHECK(count(t, &lvs) == 0);
+        CHECK(add(t, &lvs, "a", MIB, false, &id) == 0);
+        lvs_close(t, &lvs);
+        CHECK(lvs_open(t, MEM "cut", 0, NULL, &lvs, &why) == 0);
+        CHECK(count(t, &lvs) == 1);
+        mem_close(t, dev, &lvs);
+    }
+    return 0;
+}
+TEST(format_cut_off, 1)
+
 struct racer {
     struct lvs *lvs;
     int rc;
@@ -404,6 +434,7 @@ int main(void)
         cmocka_unit_test(volumes_test),
         cmocka_unit_test(devices_with_content_test),
         cmocka_unit_test(half_formatted_test),
+        cmocka_unit_test(format_cut_off_test),
         cmocka_unit_test(one_name_once_test),
         cmocka_unit_test(uris_test),
         cmocka_unit_test(one_device_by_many_names_test),

@@ -214,8 +214,9 @@ static int super_read(struct rt_task *t, struct super *s, uint64_t super_id)
     int rc = blob_open(t, s->bs, super_id, &b);
 
     if (rc < 0)
-        return err_set(s->why, -EBADMSG, "%s: the super blob of the lvolstore cannot be opened: %s",
-                       uri, err_str(rc));
+        return err_set(s->why, rc == -ENOENT ? -EBADMSG : rc,
+                       "%s: the super blob of the lvolstore cannot be opened: %s", uri,
+                       err_str(rc));
     rc = lvol_text_get(b, LVOL_UUID_XATTR, s->lvs->uuid, sizeof(s->lvs->uuid));
     if (rc == 0)
         rc = lvol_uuid_parse(s->lvs->uuid, uuid);

@@ -202,6 +202,7 @@ struct bkv {
     struct bkv_block *block; /* the one that is being made */
     uint32_t nresolving;
     uint8_t *scratch;       /* BKV_SCRATCH_BYTES, for codecs; nobody waits while using it */
+    bool collecting;        /* the collector is there, and may have something to commit */
     bool commit_due;        /* the committer has to look at the queue again */
     bool memory_short;      /* the memtable is full */
     bool hot_busy, cold_busy, freezing;

@@ -407,7 +407,8 @@ size_t bkv_codec_pack_iov(struct bkv_codec *c, const struct iovec *iov, size_t l
     for (size_t at = 0; at < len; iov++) {
         size_t n = MIN(iov->iov_len, len - at);
 
-        memcpy(c->gather + at, iov->iov_base, n);
+        if (n > 0)
+            memcpy(c->gather + at, iov->iov_base, n);
         at += n;
     }
     return bkv_codec_pack(c, bytes_make(c->gather, len), dst, room, out_flag);

@@ -577,7 +577,7 @@ int bkv_committer(struct rt_task *t, void *store)
     struct bkv *s = store;
 
     rt_task_shield(t, true);
-    while (!s->closing || !list_empty(&s->queue) || s->nresolving > 0) {
+    while (!s->closing || s->collecting || !list_empty(&s->queue) || s->nresolving > 0) {
         if (list_empty(&s->queue) || s->freezing || !s->commit_due) {
             (void)rt_cond_wait(t, &s->queued);
             continue;

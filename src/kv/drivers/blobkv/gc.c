@@ -8,6 +8,7 @@
  * It goes as slowly as the need allows: the fewer segments are free, the shorter its pauses.
  */
 #include "kv/drivers/blobkv/gc.h"
+#include "kv/drivers/blobkv/large.h"
 
 #include "base/log.h"
 
@@ -65,8 +66,7 @@ static uint32_t choose(const struct bkv *s, double max_share)
         const struct bkv_seg *g = &s->seg[i];
         double share, age, score;
 
-        if (g->state != BKV_SEG_SEALED || g->victim > 0 || g->damaged || g->live_held > 0 ||
-            g->stream == BKV_LARGE)
+        if (g->state != BKV_SEG_SEALED || g->victim > 0 || g->damaged || g->live_held > 0)
             continue;
         share = share_of(s, g);
         if (share > (g->stream == BKV_INDEX ? INDEX_SHARE : max_share) || bkv_seg_live(g) == 0)
@@ -105,6 +105,7 @@ static bool collect_one(struct rt_task *t, struct collector *c, double max_share
     uint32_t idx = choose(s, max_share);
     struct bkv_seg *g = &s->seg[idx];
     uint64_t live = bkv_seg_live(g), moved = s->stats.moved_bytes;
+    enum bkv_stream stream = g->stream == BKV_LARGE ? BKV_LARGE : BKV_COLD; /* it moves to */
     int rc = 0;
 
     if (idx == 0)
@@ -116,13 +117,15 @@ static bool collect_one(struct rt_task *t, struct collector *c, double max_share
                             ? (uint64_t)(bkv_space_avail(s) - reserve) * s->segment_bytes
                             : 0;
 
-        if (s->pos[BKV_COLD].segment != 0)
-            room += s->segment_bytes - s->pos[BKV_COLD].offset;
+        if (s->pos[stream].segment != 0)
+            room += s->segment_bytes - s->pos[stream].offset;
         if (room < live + live / 8)
             return false;
     }
     g->victim = VICTIM_ROUNDS;
-    if (g->stream != BKV_INDEX)
+    if (g->stream == BKV_LARGE)
+        rc = bkv_large_evacuate(t, s, idx);
+    else if (g->stream != BKV_INDEX)
         rc = bkv_move_segment(t, c->mover, idx);
     if (rc == -EBADMSG) {
         log_error("%s: segment %u is damaged: what lives in it stays there", s->name, idx);
@@ -255,6 +258,8 @@ int bkv_collector(struct rt_task *t, void *store)
     }
     rt_timer_stop(&c.timer);
     bkv_mover_free(c.mover);
+    s->collecting = false;
+    bkv_commit_wake(s);
     bkv_task_ended(s);
     return 0;
 }

@@ -6,6 +6,7 @@
  * LARGE record with the same number names the new places. Until a checkpoint has that record the
  * old chunks stay where they are, so either copy of the record is a good one after a crash.
  */
+#include "kv/drivers/blobkv/gc.h"
 #include "kv/drivers/blobkv/large.h"
 
 #define SCAN_BYTES (256u * 1024u)
@@ -169,6 +170,8 @@ static int scan(struct rt_task *t, struct evacuation *ev, uint8_t *window, uint8
         uint32_t key_len;
         int rc;
 
+        if (s->closing)
+            return -ECANCELED;
         if (at < from || at + BKV_CHUNK_HEAD_MAX > from + have) {
             uint32_t n = MIN(SCAN_BYTES, s->segment_bytes - at);
 
@@ -188,6 +191,8 @@ static int scan(struct rt_task *t, struct evacuation *ev, uint8_t *window, uint8
             ev->rc = rc;
         if (rc == -ENOSPC || rc == -EIO)
             return rc;
+        if (rc == 1)
+            bkv_collector_pace(t, s);
     }
     return 0;
 }

@@ -107,6 +107,7 @@ static int start_tasks(struct bkv *s)
 
         if (rc < 0)
             return rc;
+        s->collecting |= tasks[i].fn == bkv_collector;
     }
     return 0;
 }

@@ -13,7 +13,6 @@ import re
 import shutil
 import statistics
 import subprocess
-import sys
 import time
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -106,6 +105,10 @@ def forget(path):
 
 # --- running ----------------------------------------------------------------------------------------
 
+class Failed(Exception):
+    """An engine could not do what a session asks for: its rows are missing, the others go on."""
+
+
 class Bench:
     def __init__(self, args, scale):
         self.args, self.scale = args, scale
@@ -123,6 +126,7 @@ class Bench:
         if args.engines:
             self.engines = [e for e in self.engines if e in args.engines]
         self.cgroups = self.try_cgroup()
+        self.failures = []
         self.rows = {}  # row: {engine: [line...]}
 
     @staticmethod
@@ -150,13 +154,13 @@ class Bench:
             argv.append("--nosync")
         forget(path)
         # What uses the page cache gets the budget as a cgroup; beside it what the bench itself needs.
-        own = 8 * MIB + max(16 * MIB, value + 8 * MIB) + DEPTH * min(value, MIB) + (4 * value if value > MIB else 0)
+        own = 8 * MIB + max(16 * MIB, value + 8 * MIB) + DEPTH * min(value, MIB) + (6 * value if value > MIB else 0)
         group = Cgroup(max(cache, 24 * MIB) + own) if self.cgroups and engine in ("leveldb", "lmdb") else None
         proc = subprocess.run(argv + phases, capture_output=True, text=True, preexec_fn=group.enter if group else None)
         if group:
             group.close()
         if proc.returncode != (-9 if killed else 0):
-            sys.exit(f"bench: {' '.join(map(str, argv + phases))}: exit {proc.returncode}\n{proc.stdout}{proc.stderr}")
+            raise Failed(f"{' '.join(map(str, argv + phases))}: exit {proc.returncode}\n{proc.stderr.strip()}")
         return [json.loads(line) for line in proc.stdout.splitlines()]
 
     def fresh(self, engine):
@@ -175,6 +179,13 @@ class Bench:
                 for _ in range(size // MIB):
                     f.write(block)
                 os.fsync(f.fileno())
+
+    def session(self, name, engine, fn, *args):
+        try:
+            fn(self, *args)
+        except Failed as e:
+            self.failures.append(f"{name}, {engine}: {e}")
+        shutil.rmtree(self.dir / engine, ignore_errors=True)
 
     def add(self, row, engine, line):
         self.rows.setdefault(row, {}).setdefault(engine, []).append(line)
@@ -303,7 +314,7 @@ def kvasir_bench(b, uri, work, depth, prefill, poll="never"):
             f"{round(b.scale.seconds * 1000)}ms", "--warmup", "300ms", "--keys", str(b.scale.items), "--prefill", prefill, "--poll", poll, "--json"]
     proc = subprocess.run(argv, capture_output=True, text=True)
     if proc.returncode != 0:
-        sys.exit(f"bench: {' '.join(map(str, argv))}: exit {proc.returncode}\n{proc.stderr}")
+        raise Failed(f"{' '.join(map(str, argv))}: exit {proc.returncode}\n{proc.stderr.strip()}")
     result = json.loads(proc.stdout.splitlines()[-1])
     side = "write" if work == "store" else "read"
     return {"per_s": result["iops"], "ops": result[side]["ops"], "bytes": result[side]["ops"] * 4096, side: result[side],
@@ -535,21 +546,23 @@ def run(args, results, server_class):
     runs = args.runs or scale.runs
     say(f"{scale.items} values of 4 KiB, cache {scale.cache / MIB:.0f} MiB, {scale.small_items} of 100 B, medians of "
         f"{runs}; kvasir on {args.uri}")
-    for i in range(runs):
+    for _ in range(runs):
         for name, session in SESSIONS.items():
             for engine in b.engines if name in wanted else []:
-                session(b, engine)
-                shutil.rmtree(b.dir / engine)
+                b.session(name, engine, session, engine)
         if "disk" in wanted:
-            disk(b)
+            b.session("disk", "raw", disk)
     for name, session in ONCE.items():
         for engine in b.engines if name in wanted else []:
-            session(b, engine)
-            shutil.rmtree(b.dir / engine)
-    if "target" in wanted and "kvasir" in b.engines and not args.uri.startswith("mem:"):
-        session_target(b, server_class)
-    if "settings" in wanted and "kvasir" in b.engines and args.uri.startswith("blob:"):
-        settings(b)
+            b.session(name, engine, session, engine)
+    if "kvasir" in b.engines:
+        if "target" in wanted:
+            b.session("target", "kvasir", session_target, server_class)
+        if "settings" in wanted and args.uri.startswith("blob:"):
+            b.session("settings", "kvasir", settings)
     Table(b.rows).show()
     show_bars(b, results, args.sessions is None and args.engines is None)
     results["engine rows"] = b.rows
+    for text in b.failures:
+        say(f"\nFAILED {text}")
+    return not b.failures

@@ -291,6 +291,47 @@ struct kvasir_kv_stats {
 /** Counts of all users of the device in this process, of a snapshot those of its device. */
 KVASIR_API int kvasir_kv_stats(struct kvasir_kv *kv, struct kvasir_kv_stats *out_stats);
 
+/**
+ * The device's own counters and sizes, those of `kvasir stats`: calls each(arg, name, value), in
+ * the calling thread, for each of them; the names are good during the call. Ends as
+ * kvasir_kv_list() does. -ENOTSUP it has none.
+ */
+KVASIR_API int kvasir_kv_counters(struct kvasir_kv *kv,
+                                  int (*each)(void *arg, const char *name, uint64_t value),
+                                  void *arg);
+
+#define KVASIR_NOTE 0    /* worth knowing */
+#define KVASIR_WARNING 1 /* a loss of space, or damage to what is not needed */
+#define KVASIR_DAMAGE 2  /* a value or the index is damaged, or an account is wrong */
+
+struct kvasir_finding {
+    int severity;          /* KVASIR_NOTE, KVASIR_WARNING, KVASIR_DAMAGE */
+    const char *structure; /* "leaf", "record", "segment", ... */
+    uint64_t offset;       /* of it, in the device's own store; bytes */
+    const void *key;       /* of the value that it concerns */
+    size_t key_len;        /* 0: of none */
+    const char *text;
+};
+
+struct kvasir_check_report {
+    uint64_t errors, warnings, notes;
+    uint64_t keys;
+    uint64_t value_bytes; /* that were read and are right */
+};
+
+#define KVASIR_CHECK_QUICK 1u /* the index and its accounts only, no values */
+
+/**
+ * Verifies all that is stored and repairs nothing. Nobody changes the device meanwhile: best open
+ * it for reading only ({"readonly", "yes"}). Calls each(arg, finding), in the calling thread, for
+ * the first 10,000 findings once all has been looked at; `each` may be NULL, and what it is given
+ * is good during the call. When it returns other than 0 that is the end, and is returned. Else 0,
+ * whatever was found: out_report has the numbers of all. -ENOTSUP the device cannot.
+ */
+KVASIR_API int kvasir_kv_check(struct kvasir_kv *kv, unsigned flags,
+                               int (*each)(void *arg, const struct kvasir_finding *finding),
+                               void *arg, struct kvasir_check_report *out_report);
+
 #ifdef __cplusplus
 }
 #endif

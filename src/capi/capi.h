@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Behind include/kvasir. lib.c has the library's own runtime and the error text; kv.c, kv_list.c,
- * kv_stream.c and blk.c the synchronous calls, each one task on that runtime; loop.c the event-loop
- * form.
+ * Behind include/kvasir. lib.c has the library's own runtime and the error text; kv*.c and blk.c
+ * the synchronous calls, each one task on that runtime; loop.c the event-loop form.
  */
 #ifndef KVASIR_CAPI_CAPI_H
 #define KVASIR_CAPI_CAPI_H

@@ -344,6 +344,38 @@ static void use_stats(struct kvasir_kv *kv)
     assert_true(after.put.p999_ns >= after.put.p50_ns);
 }
 
+static int count_counters(void *arg, const char *name, uint64_t value)
+{
+    assert_true(strlen(name) > 0);
+    ++*(int *)arg;
+    return 0;
+}
+
+static int count_findings(void *arg, const struct kvasir_finding *f)
+{
+    ++*(int *)arg;
+    return 0;
+}
+
+/* `inside`: the device can be looked into. */
+static void use_look(struct kvasir_kv *kv, int inside)
+{
+    struct kvasir_check_report report;
+    int n = 0, found = 0;
+    int rc = kvasir_kv_counters(kv, count_counters, &n);
+
+    assert_int_equal(rc, inside ? 0 : -ENOTSUP);
+    assert_true(inside == (n > 5));
+    rc = kvasir_kv_check(kv, 0, count_findings, &found, &report);
+    assert_int_equal(rc, inside ? 0 : -ENOTSUP);
+    if (inside) {
+        assert_int_equal(report.errors, 0);
+        assert_int_equal(report.errors + report.warnings + report.notes, found);
+        assert_true(report.keys > 0);
+    }
+    assert_int_equal(kvasir_kv_check(kv, 2, NULL, NULL, &report), -EINVAL);
+}
+
 static void use_all(const char *uri, const char *size)
 {
     const struct kvasir_option options[] = {{"size", size}};
@@ -358,6 +390,7 @@ static void use_all(const char *uri, const char *size)
     use_whole_values(kv);
     use_snapshots(kv);
     use_stats(kv);
+    use_look(kv, 0);
     assert_int_equal(kvasir_close_kv(kv), 0);
 }
 

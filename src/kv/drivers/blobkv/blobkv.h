@@ -329,6 +329,8 @@ uint32_t bkv_space_index_reserve(const struct bkv *s);
 uint32_t bkv_space_reserve(const struct bkv *s, enum bkv_need need);
 /** Live bytes of the whole store; segments that hold something. */
 uint64_t bkv_space_live(const struct bkv *s, uint32_t *out_used_segs);
+/** The same without the index: what keys and values take. */
+uint64_t bkv_space_data(const struct bkv *s);
 void bkv_seg_free(struct bkv *s, uint32_t idx);
 /** The supplier has something to do. */
 static inline void bkv_supply_wake(struct bkv *s)
@@ -379,6 +381,9 @@ static inline uint64_t bkv_hash(const struct bkv *s, struct bytes key)
 int bkv_find_cached(struct bkv *s, struct bytes key, struct bkv_place *out);
 /** The same; may wait: what it says held at its return. 0; -ENOENT; -EBADMSG; -EIO; ... */
 int bkv_find(struct rt_task *t, struct bkv *s, struct bytes key, struct bkv_place *out);
+/** Whether memtables know another place of a key, or that it was deleted. With the checkpoint_no of
+ * the time when it was at `addr`, false says that it still is. Never waits. */
+bool bkv_has_moved_on(const struct bkv *s, struct bytes key, uint64_t addr);
 /** Reads whole sectors of one segment, which is not used again meanwhile. */
 int bkv_read_sectors(struct rt_task *t, struct bkv *s, uint64_t addr, uint32_t len, uint8_t *buf);
 /** Reads and checks the record at an address. */

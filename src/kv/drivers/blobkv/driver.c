@@ -4,8 +4,12 @@
 #include "kv/drivers/blobkv/check.h"
 #include "kv/drivers/blobkv/list.h"
 
+#include "rt/io.h"
+
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static struct bkv *store_of(struct kv_chan *chan)
 {
@@ -48,14 +52,14 @@ static void blob_kv_submit(struct kv_chan *chan, struct kv_req *req)
 /* --- URIs ------------------------------------------------------------------------------------- */
 
 /* The block device: a file or disk by its path, or whatever ?bdev= names. */
-static int block_uri(const char *path, const struct param_values *params, char *out, size_t max,
-                     struct err *why)
+static int block_uri(const char *path, const struct param_values *params, bool make, char *out,
+                     size_t max, struct err *why)
 {
     bool bdev = param_given(params, "bdev");
     struct lvol_file_opts file = {
         .path = path,
         .readonly = param_flag(params, "readonly"),
-        .size_bytes = param_u64(params, "size"),
+        .size_bytes = make ? param_u64(params, "size") : 0,
         .block_bytes = param_given(params, "block_size") ? param_u64(params, "block_size") : 0,
         .direct = param_given(params, "direct") ? param_str(params, "direct") : NULL,
     };
@@ -70,11 +74,24 @@ static int block_uri(const char *path, const struct param_values *params, char *
         memcpy(out, param_str(params, "bdev"), strlen(param_str(params, "bdev")) + 1);
         return 0;
     }
-    if (file.readonly)
-        file.size_bytes = 0;
     return lvol_file_uri(&file, out, max) < 0
                ? err_set(why, -ENAMETOOLONG, "blob: the path is too long")
                : 0;
+}
+
+/* Whether the file is to be made. In one that is a file of a file system what was never written has
+ * no blocks yet. */
+static bool look_at(struct rt_task *t, struct bkv *s, const char *path,
+                    const struct param_values *params)
+{
+    struct stat st;
+    int rc;
+
+    if (param_given(params, "bdev"))
+        return false;
+    rc = rt_stat(t, AT_FDCWD, path, &st);
+    s->prepare = rc < 0 || S_ISREG(st.st_mode);
+    return rc == -ENOENT && !s->opts.read_only;
 }
 
 static int take_opts(struct bkv *s, const struct param_values *params, struct err *why)
@@ -115,7 +132,7 @@ static int blob_kv_open(struct rt_task *t, struct kv_dev *dev, const char *path,
         return err_set(why, -ENOMEM, "blob: no memory");
     rc = take_opts(s, params, why);
     if (rc == 0)
-        rc = block_uri(path, params, uri, URI_MAX, why);
+        rc = block_uri(path, params, look_at(t, s, path, params), uri, URI_MAX, why);
     if (rc < 0)
         return rc;
     snprintf(s->path, sizeof(s->path), "%s",
@@ -165,7 +182,7 @@ static int blob_kv_usage(struct rt_task *t, struct kv_dev *dev, uint64_t *out_us
     /* How many keys there are is known when the leaves know them. */
     if (!s->opts.read_only && s->poison == 0)
         (void)bkv_checkpoint(t, s, NULL, NULL);
-    *out_used = bkv_space_live(s, NULL);
+    *out_used = bkv_space_data(s);
     return bkv_usage_keys(t, s, out_keys);
 }
 

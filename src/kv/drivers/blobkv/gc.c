@@ -18,6 +18,7 @@
 #define TIDY_SHARE 0.6  /* when nothing is needed, only what is mostly dead */
 #define INDEX_SHARE 0.5 /* pages of the index are rewritten often, without being asked */
 #define VICTIM_ROUNDS 3 /* checkpoints after which it may be chosen again, if it is still there */
+#define VAIN_MAX 4      /* rounds that give no segment, before the store is called full */
 #define TIDY_BYTES (64 * MIB) /* moved, before a checkpoint frees what was emptied */
 
 /* How many segments should be there for data; below it collecting begins. */
@@ -147,9 +148,9 @@ static bool collect_one(struct rt_task *t, struct collector *c, double max_share
 static void make_room(struct rt_task *t, struct collector *c)
 {
     struct bkv *s = c->s;
+    uint32_t best = 0, vain = 0;
 
     while (s->want_room && !s->closing && s->poison == 0) {
-        uint32_t before = bkv_space_avail(s);
         bool moved = true;
 
         if (checkpoint(t, c) < 0) {
@@ -161,9 +162,11 @@ static void make_room(struct rt_task *t, struct collector *c)
         bkv_space_wake(s);
         if (!s->want_room)
             break;
+        vain = bkv_space_avail(s) > best ? 0 : vain + 1;
+        best = MAX(best, bkv_space_avail(s));
         for (unsigned n = 0; moved && n < 8 && !s->closing; n++)
             moved = collect_one(t, c, FULL_SHARE);
-        if (c->emptied == 0 && bkv_space_avail(s) <= before && !s->closing) {
+        if ((c->emptied == 0 || vain >= VAIN_MAX) && !s->closing) {
             s->full = true; /* until something is deleted */
             s->want_room = false;
             bkv_space_wake(s);

@@ -110,6 +110,7 @@ static int get_by_index(struct rt_task *t, struct bkv *s, struct kv_req *kv)
     CLEANUP(rt_buf_put_p) struct rt_buf *buf = NULL;
     struct bkv_record_out rec;
     struct bkv_place place;
+    uint64_t no;
     int rc;
 
     if (kv->op == KV_STAT) {
@@ -118,10 +119,15 @@ static int get_by_index(struct rt_task *t, struct bkv *s, struct kv_req *kv)
         kv->version = place.seq;
         return rc;
     }
-    rc = bkv_read_key(t, s, kv->key, &place, &buf, &rec);
+    rc = bkv_find(t, s, kv->key, &place);
+    no = s->checkpoint_no;
+    if (rc == 0)
+        rc = bkv_read_place(t, s, &place, kv->key, &buf, &rec);
     if (rc < 0)
         return rc;
-    bkv_hot_learn(s->hot, bkv_hash(s, kv->key), place.addr, place.rec_len);
+    /* The key may have changed while it was read: what the table learns has to be true now. */
+    if (no == s->checkpoint_no && !bkv_has_moved_on(s, kv->key, place.addr))
+        bkv_hot_learn(s->hot, bkv_hash(s, kv->key), place.addr, place.rec_len);
     if (rec.type == BKV_LARGE_VALUE)
         return bkv_large_get(t, s, kv, &rec);
     bkv_cache_put(s->cache, place.addr,

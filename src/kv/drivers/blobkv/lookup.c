@@ -24,6 +24,14 @@ int bkv_find_cached(struct bkv *s, struct bytes key, struct bkv_place *out)
     return bkv_tree_find_cached(s->tree, key, out);
 }
 
+bool bkv_has_moved_on(const struct bkv *s, struct bytes key, uint64_t addr)
+{
+    struct bkv_place place;
+    int rc = find_in_memory(s, key, &place);
+
+    return rc < 0 || (rc == 1 && place.addr != addr);
+}
+
 int bkv_find(struct rt_task *t, struct bkv *s, struct bytes key, struct bkv_place *out)
 {
     for (;;) {

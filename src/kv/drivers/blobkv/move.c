@@ -32,6 +32,7 @@ struct bkv_mover {
     uint8_t *block;
     struct move *move;
     uint32_t nmoves, fill;
+    uint32_t limit;        /* of the block */
     uint64_t looked_up_in; /* the checkpoint for which the leaves were asked */
 };
 
@@ -94,16 +95,6 @@ static int is_current(struct rt_task *t, struct bkv *s, struct bytes key, uint64
     return place.addr == addr;
 }
 
-/* What memtables say now: whether the key has another place than `addr`. Never waits. */
-static bool has_moved_on(const struct bkv *s, struct bytes key, uint64_t addr)
-{
-    const struct bkv_mem_entry *e = bkv_memtab_find(s->active, key);
-
-    if (e == NULL && s->frozen != NULL)
-        e = bkv_memtab_find(s->frozen, key);
-    return e != NULL && (e->place.type == BKV_DELETE || e->place.addr != addr);
-}
-
 /* --- the block -------------------------------------------------------------------------------- */
 
 static struct bytes key_of_move(struct bkv *s, const uint8_t *at, struct bkv_record_out *rec)
@@ -128,7 +119,7 @@ static int prepare_block(struct bkv *s, struct bkv_mover *m)
         struct bkv_record_out rec;
         struct bytes key = key_of_move(s, m->block + mv->at, &rec);
 
-        mv->dead = key.len == 0 || has_moved_on(s, key, mv->from);
+        mv->dead = key.len == 0 || bkv_has_moved_on(s, key, mv->from);
         if (!mv->dead && !bkv_memtab_reserve(s->active, (uint32_t)key.len)) {
             while (i-- > 0) {
                 bkv_record_view(m->block + m->move[i].at, &rec);
@@ -275,16 +266,22 @@ static int write_moves(struct rt_task *t, struct bkv *s, struct bkv_mover *m)
 
 /* --- a segment -------------------------------------------------------------------------------- */
 
-static bool block_has_room(const struct bkv *s, const struct bkv_mover *m, uint32_t rec_len)
+/* A block goes to the end of the segment, so that little of that is lost; only a record that does
+ * not fit there begins another one. */
+static bool block_has_room(const struct bkv *s, struct bkv_mover *m, uint32_t rec_len)
 {
-    return m->nmoves < MOVES_MAX && m->fill + rec_len <= BLOCK_BYTES &&
-           m->fill + rec_len + s->sector_bytes <= s->segment_bytes - s->sector_bytes;
+    if (m->nmoves == 0 && m->fill + rec_len > m->limit)
+        m->limit = MIN(BLOCK_BYTES, s->segment_bytes - s->sector_bytes);
+    return m->nmoves < MOVES_MAX && m->fill + rec_len <= m->limit;
 }
 
 static void empty_block(struct bkv_mover *m)
 {
+    const struct bkv_stream_pos *pos = &m->s->pos[BKV_COLD];
+
     m->nmoves = 0;
     m->fill = sizeof(struct bkv_block_head);
+    m->limit = pos->segment != 0 ? MIN(BLOCK_BYTES, m->s->segment_bytes - pos->offset) : 0;
     m->looked_up_in = m->s->checkpoint_no;
 }
 

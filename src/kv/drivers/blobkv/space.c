@@ -110,6 +110,15 @@ uint64_t bkv_space_live(const struct bkv *s, uint32_t *out_used_segs)
     return live;
 }
 
+uint64_t bkv_space_data(const struct bkv *s)
+{
+    uint64_t live = 0;
+
+    for (uint32_t i = 1; i < s->nsegs; i++)
+        live += s->seg[i].stream != BKV_INDEX ? bkv_seg_live(&s->seg[i]) : 0;
+    return live;
+}
+
 uint32_t bkv_space_index_reserve(const struct bkv *s)
 {
     uint64_t entries = bkv_memtab_count(s->active);

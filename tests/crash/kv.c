@@ -171,8 +171,11 @@ static int look(struct rt_task *t, void *arg)
     struct look *l = arg;
     struct err why = {""};
     struct kv_dev *dev;
-    int rc = kv_open(t, kv_subject_uri, &dev, &why);
+    int rc = dice_one_in(&l->dice, 8) ? blobs_check(t, l) : 0;
 
+    if (rc < 0)
+        return rc;
+    rc = kv_open(t, kv_subject_uri, &dev, &why);
     if (rc < 0)
         return l->tolerant ? look_error(l, why.text, rc)
                            : look_bad(l, "cannot be opened: %d %s", rc, why.text);

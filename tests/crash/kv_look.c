@@ -95,6 +95,36 @@ static int match(struct looker *o, unsigned k)
                     kvm_text(&v->maybe[0].state), v->n - 1, kvm_text(&v->maybe[v->n - 1].state));
 }
 
+static void found(void *arg, const struct kv_finding *f)
+{
+    struct look *l = arg;
+
+    if (f->severity == KV_ERROR)
+        look_bad(l, "check: %s at %llu: %s", f->structure, (unsigned long long)f->offset, f->text);
+}
+
+/* The checker of the store: the accounts of every segment, and that all is where it has to be. */
+static int check(struct looker *o)
+{
+    struct kv_check_opts opts = {
+        .found = found, .arg = o->l, .quick = !o->l->tolerant && dice_below(&o->l->dice, 4) > 0};
+    struct kv_check_report report = {.errors = 0};
+    int rc = kv_check(o->t, o->dev, &opts, &report);
+
+    if (rc == -ENOTSUP || rc == -EBUSY)
+        return 0;
+    if (o->l->tolerant) {
+        o->l->errors += rc < 0 || report.errors + report.warnings > 0;
+        o->l->why[0] = '\0';
+        return 0;
+    }
+    if (rc < 0)
+        return look_bad(o->l, "check answered %d", rc);
+    if (report.errors > 0)
+        return look_bad(o->l, "check finds errors");
+    return 0;
+}
+
 /* The dir driver counts directories of its own, too; hosts are not told. */
 static bool counts_keys(const struct kv_dev *dev)
 {
@@ -123,7 +153,7 @@ static int look_all(struct looker *o)
     if (nkeys != o->nlisted && counts_keys(o->dev))
         return look_bad(o->l, "usage says %llu keys, the list has %llu", (unsigned long long)nkeys,
                         (unsigned long long)o->nlisted);
-    return 0;
+    return check(o);
 }
 
 int kv_look(struct rt_task *t, struct kv_dev *dev, struct look *l, uint8_t at[KVM_KEYS])

@@ -10,6 +10,8 @@
  */
 #include "kv/drivers/blobkv/blobkv.h"
 
+#include "base/plant.h"
+
 #include <string.h>
 
 #define BLOCK_BYTES (1u * (uint32_t)MIB) /* a block grows to this, or as large as one batch */
@@ -546,7 +548,8 @@ static void run_block(struct rt_task *t, struct bkv *s)
 
     if (rc == 0 && (b->nrecs > 0 || is_new))
         rc = write_block(t, s, b, is_new ? &opened : NULL);
-    if (rc == 0 && ((b->nrecs > 0 && s->opts.sync) || !list_empty(&b->flushes)))
+    if (rc == 0 && ((b->nrecs > 0 && s->opts.sync) || !list_empty(&b->flushes)) &&
+        !PLANTED("kv-early-ack"))
         rc = bkv_flush(t, s);
     if (rc == 0) {
         apply(s, b);

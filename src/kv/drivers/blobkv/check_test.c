@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bkv_check(): finds nothing in a store that was used, closed, or copied in the middle as a crash
+ * would leave it; and after a bit of what the store has written was flipped, either it (or the
+ * opening) finds that, or every value is still right. KVASIR_LONG=1 flips one in every sector.
+ */
+#include "kv/drivers/blobkv/check.h"
+#include "kv/drivers/blobkv/test_rng.h"
+
+#include "blob/check.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <cmocka.h>
+
+#define DEV_BYTES (48 * MIB)
+#define KEYS 400u
+#define VALUE_MAX 700000u
+#define DEV(name) "mem:?size=48M&block_size=4096&name=" name
+#define URI(name, more)                                                                            \
+    "blob:?bdev=mem:%3Fsize=48M%26block_size=4096%26name=" name "&memory=4M&table=1M" more
+
+/* The line that failed goes back to the main stack. */
+#define CHECK(cond)                                                                                \
+    do {                                                                                           \
+        if (!(cond)) {                                                                             \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                             \
+            return -__LINE__;                                                                      \
+        }                                                                                          \
+    } while (0)
+
+struct want {
+    uint32_t len; /* + 1; 0: not there */
+    uint32_t seed;
+};
+
+struct bed {
+    struct want want[KEYS];
+    struct rng rng;
+    uint8_t *value, *got, *image, *sector;
+    unsigned found; /* findings of the last check that are no notes */
+    unsigned flips, refused, seen, harmless;
+};
+
+static void fill(uint8_t *p, uint32_t len, uint32_t seed)
+{
+    struct rng r = {.state = seed + 1};
+
+    for (uint32_t i = 0; i < len; i += 8) {
+        uint64_t v = rng_u64(&r);
+
+        memcpy(p + i, &v, MIN(8u, len - i));
+    }
+}
+
+static struct bytes key_of(unsigned i, char *buf)
+{
+    return bytes_make(buf, (size_t)snprintf(buf, 32, "key/%u", i * 7919 % 1000));
+}
+
+/* --- devices ---------------------------------------------------------------------------------- */
+
+static int open_kv(struct rt_task *t, const char *uri, struct kv_dev **dev, struct kv_chan **chan,
+                   struct err *why)
+{
+    int rc = kv_open(t, uri, dev, why);
+
+    if (rc < 0)
+        return rc;
+    rc = kv_chan_get(t, *dev, chan);
+    if (rc < 0)
+        kv_close(t, *dev);
+    return rc;
+}
+
+static void close_kv(struct rt_task *t, struct kv_dev *dev, struct kv_chan *chan)
+{
+    kv_chan_put(t, chan);
+    kv_close(t, dev);
+}
+
+/* The whole device into memory, or back. */
+static int copy(struct rt_task *t, const char *uri, uint8_t *image, bool write)
+{
+    struct err why = {""};
+    struct blk_chan *chan;
+    struct blk_dev *dev;
+    int rc;
+
+    rc = blk_open(t, uri, &dev, &why);
+    if (rc < 0)
+        return rc;
+    rc = blk_chan_get(t, dev, &chan);
+    if (rc == 0)
+        rc = write ? blk_write(t, chan, image, 0, DEV_BYTES / 4096, 0)
+                   : blk_read(t, chan, image, 0, DEV_BYTES / 4096);
+    if (rc == 0)
+        blk_chan_put(t, chan);
+    blk_close(t, dev);
+    return rc;
+}
+
+/* --- work ------------------------------------------------------------------------------------- */
+
+static int put(struct rt_task *t, struct bed *b, struct kv_chan *chan, unsigned i, uint32_t len)
+{
+    char buf[32];
+    uint32_t seed = (uint32_t)rng_u64(&b->rng);
+    int rc;
+
+    fill(b->value, len, seed);
+    rc = kv_store(t, chan, key_of(i, buf), bytes_make(b->value, len), 0);
+    if (rc == 0)
+        b->want[i] = (struct want){len + 1, seed};
+    return rc;
+}
+
+static int work(struct rt_task *t, struct bed *b, struct kv_chan *chan, unsigned ops)
+{
+    for (unsigned n = 0; n < ops; n++) {
+        unsigned i = rng_below(&b->rng, KEYS), what = rng_below(&b->rng, 50);
+        char buf[32];
+        int rc;
+
+        if (what < 5)
+            rc = kv_delete(t, chan, key_of(i, buf));
+        else
+            rc = put(t, b, chan, i,
+                     what == 5   ? rng_below(&b->rng, VALUE_MAX)
+                     : what < 15 ? rng_below(&b->rng, 20000)
+                                 : rng_below(&b->rng, 300));
+        if (what < 5 && rc == 0)
+            b->want[i].len = 0;
+        if (rc < 0 && rc != -ENOENT)
+            return rc;
+    }
+    return 0;
+}
+
+/* Every key is as it has to be: 1; 0 one is not. */
+static int compare(struct rt_task *t, struct bed *b, struct kv_chan *chan)
+{
+    for (unsigned i = 0; i < KEYS; i++) {
+        const struct want *w = &b->want[i];
+        uint64_t len = 0;
+        char buf[32];
+        int rc = kv_retrieve(t, chan, key_of(i, buf), b->got, VALUE_MAX, &len);
+
+        if (rc < 0 && rc != -ENOENT && rc != -EBADMSG)
+            return rc;
+        if ((rc == 0) != (w->len > 0))
+            return 0;
+        if (rc < 0)
+            continue;
+        fill(b->value, w->len - 1, w->seed);
+        if (len != w->len - 1 || memcmp(b->value, b->got, len) != 0)
+            return 0;
+    }
+    return 1;
+}
+
+static void found(void *arg, const struct kv_finding *f)
+{
+    struct bed *b = arg;
+
+    b->found += f->severity != KV_NOTE;
+}
+
+static void found_loud(void *arg, const struct kv_finding *f)
+{
+    found(arg, f);
+    if (f->severity != KV_NOTE)
+        fprintf(stderr, "%s at %lu: %s\n", f->structure, f->offset, f->text);
+}
+
+/* Opens a store for reading and checks it: 0; what open says; *right: the values are. */
+static int look(struct rt_task *t, struct bed *b, const char *uri, bool loud, bool *right)
+{
+    struct kv_check_opts opts = {.found = loud ? found_loud : found, .arg = b};
+    struct kv_check_report rep;
+    struct err why = {""};
+    struct kv_chan *chan;
+    struct kv_dev *dev;
+    int rc;
+
+    b->found = 0;
+    rc = open_kv(t, uri, &dev, &chan, &why);
+    if (rc < 0) {
+        if (loud)
+            fprintf(stderr, "%s\n", why.text);
+        return rc;
+    }
+    rc = kv_check(t, dev, &opts, &rep);
+    if (rc == 0 && (loud || b->found == 0)) {
+        rc = compare(t, b, chan);
+        *right = rc == 1;
+        rc = MIN(rc, 0);
+    }
+    close_kv(t, dev, chan);
+    return rc;
+}
+
+/* --- flips ------------------------------------------------------------------------------------ */
+
+static int flip(struct rt_task *t, struct bed *b, struct blk_chan *chan, uint64_t off)
+{
+    uint64_t lba = off / 4096;
+    uint32_t at = (uint32_t)(off % 4096) + rng_below(&b->rng, 512);
+    uint8_t bit = (uint8_t)(1u << rng_below(&b->rng, 8));
+    bool right = false;
+    int rc;
+
+    memcpy(b->sector, b->image + lba * 4096, 4096);
+    b->sector[at] ^= bit;
+    rc = blk_write(t, chan, b->sector, lba, 1, 0);
+    if (rc < 0)
+        return rc;
+    rc = look(t, b, URI("chk-b", "&readonly=yes"), false, &right);
+    b->flips++;
+    if (rc < 0)
+        b->refused++;
+    else if (b->found > 0)
+        b->seen++;
+    else if (right)
+        b->harmless++;
+    else
+        fprintf(stderr, "bit %02x of byte %lu: nothing found, and a value is wrong\n", bit,
+                lba * 4096 + at);
+    return blk_write(t, chan, b->image + lba * 4096, lba, 1, 0);
+}
+
+/* The sectors that the store's blob has written, by the raw reader. */
+static int flip_all(struct rt_task *t, struct bed *b, struct blk_chan *chan)
+{
+    CLEANUP(blob_raw_blob_free_p) struct blob_raw_blob *blob = NULL;
+    unsigned step = getenv("KVASIR_LONG") != NULL ? 1 : 5, n = 0;
+    struct blob_raw raw;
+    int rc;
+
+    rc = blob_raw_init(t, chan, &raw);
+    if (rc == 0)
+        rc = blob_raw_blob(t, &raw, BLOB_RAW_ID_HIGH | 1, &blob);
+    for (uint64_t i = 0; rc == 0 && i < blob->nclusters; i++) {
+        uint64_t at = (uint64_t)blob->cluster[i] * raw.super.cluster_bytes;
+
+        for (uint64_t off = at; at != 0 && off < at + raw.super.cluster_bytes && rc == 0;
+             off += 512) {
+            if (!bytes_are_zero(b->image + off, 512) && ++n % step == 0)
+                rc = flip(t, b, chan, off);
+        }
+    }
+    blob_raw_fini(&raw);
+    return rc;
+}
+
+/* --- tests ------------------------------------------------------------------------------------ */
+
+static int used(struct rt_task *t, struct bed *b, struct blk_dev **dev)
+{
+    struct err why = {""};
+    struct kv_chan *chan;
+    struct kv_dev *kv;
+    bool right = false;
+
+    CHECK(blk_open(t, DEV("chk-a"), &dev[0], &why) == 0);
+    CHECK(blk_open(t, DEV("chk-b"), &dev[1], &why) == 0);
+    CHECK(open_kv(t, URI("chk-a", "&checkpoint=1M"), &kv, &chan, &why) == 0);
+    for (unsigned round = 0; round < 3; round++) {
+        CHECK(work(t, b, chan, 250) == 0);
+        /* As a crash would leave it: all that was acknowledged is in it. */
+        CHECK(copy(t, DEV("chk-a"), b->image, false) == 0);
+        CHECK(copy(t, DEV("chk-b"), b->image, true) == 0);
+        CHECK(look(t, b, URI("chk-b", "&readonly=yes"), true, &right) == 0);
+        CHECK(b->found == 0);
+        CHECK(right);
+    }
+    close_kv(t, kv, chan);
+    CHECK(look(t, b, URI("chk-a", "&readonly=yes"), true, &right) == 0);
+    CHECK(b->found == 0);
+    CHECK(right);
+    return 0;
+}
+
+static int used_task(struct rt_task *t, void *arg)
+{
+    struct blk_dev *dev[2] = {NULL, NULL};
+    int rc = used(t, arg, dev);
+
+    for (unsigned i = 0; i < 2; i++) {
+        if (dev[i] != NULL)
+            blk_close(t, dev[i]);
+    }
+    return rc;
+}
+
+static int flips(struct rt_task *t, struct bed *b, struct blk_dev **dev)
+{
+    struct err why = {""};
+    struct blk_chan *blk;
+    struct kv_chan *chan;
+    struct kv_dev *kv;
+
+    CHECK(blk_open(t, DEV("chk-b"), dev, &why) == 0);
+    CHECK(open_kv(t, URI("chk-b", ""), &kv, &chan, &why) == 0);
+    for (unsigned i = 0; i < KEYS / 2; i++)
+        CHECK(put(t, b, chan, i, rng_below(&b->rng, 400)) == 0);
+    CHECK(put(t, b, chan, 200, 100000) == 0);
+    CHECK(put(t, b, chan, 201, 20000) == 0);
+    close_kv(t, kv, chan);
+    CHECK(copy(t, DEV("chk-b"), b->image, false) == 0);
+    CHECK(blk_chan_get(t, *dev, &blk) == 0);
+    CHECK(flip_all(t, b, blk) == 0);
+    blk_chan_put(t, blk);
+    fprintf(stderr, "%u flips: %u refused at open, %u found, %u harmless\n", b->flips, b->refused,
+            b->seen, b->harmless);
+    CHECK(b->flips >= 20);
+    CHECK(b->seen > 0);
+    CHECK(b->flips == b->refused + b->seen + b->harmless);
+    return 0;
+}
+
+static int flips_task(struct rt_task *t, void *arg)
+{
+    struct blk_dev *dev = NULL;
+    int rc = flips(t, arg, &dev);
+
+    if (dev != NULL)
+        blk_close(t, dev);
+    return rc;
+}
+
+static void run(rt_task_fn fn)
+{
+    struct rt_config cfg = {.poll = RT_POLL_NEVER, .buf_bytes = 4 * MIB};
+    struct bed *b = calloc(1, sizeof(*b));
+    struct err why = {""};
+
+    assert_non_null(b);
+    b->rng.state = 1;
+    b->value = malloc(VALUE_MAX + 8);
+    b->got = malloc(VALUE_MAX);
+    b->image = aligned_alloc(4096, DEV_BYTES);
+    b->sector = aligned_alloc(4096, 4096);
+    assert_int_equal(rt_run(&cfg, fn, b, &why), 0);
+    free(b->value);
+    free(b->got);
+    free(b->image);
+    free(b->sector);
+    free(b);
+}
+
+static void used_test(void **state)
+{
+    (void)state;
+    run(used_task);
+}
+
+static void flips_test(void **state)
+{
+    (void)state;
+    run(flips_task);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(used_test),
+        cmocka_unit_test(flips_test),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

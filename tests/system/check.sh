@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+# kvasir check and kvasir stats on stores of the engine.
+. "$KVASIR_TESTS/lib.sh"
+
+store=blob:data.kv
+mkdir tree
+for i in $(seq 200); do head -c $((i * 40)) /dev/urandom >tree/f$i; done
+head -c 3000000 /dev/urandom >big
+works "a store" kvasir put "$store?size=64M" plain big
+works "keys in it" kvasir put -r $store t tree
+printf 'needle in the hay' | kvasir put $store needle
+works "check" kvasir check $store
+says .out "0 errors, 0 warnings" "finds nothing"
+works "check --json" kvasir check $store --json
+json_lines "is JSON"
+equal "$(field keys) $(field errors) $(field warnings)" "202 0 0" "counts keys"
+works "check --quick" kvasir check $store --quick
+works "stats" kvasir stats $store --json
+json_lines "is JSON"
+equal "$(field keys_in_index) $(field segments_large)" "202 $(field segments_large)" "counts keys"
+yes "and segments" test "$(field segments_large)" -gt 0
+kvasir get $store plain | cmp -s - big && pass "it is unchanged" || fail "it is unchanged"
+works "the blobstore below" kvasir blob check data.kv
+
+# A byte of a value, in the only place where it is.
+cp --sparse=always data.kv good.kv
+at=$(grep -abo 'needle in the hay' data.kv | tail -1 | cut -d: -f1)
+yes "the value is in the file" test -n "$at"
+printf 'X' | dd of=data.kv bs=1 seek=$((at + 3)) conv=notrunc status=none
+exits 7 "check finds it" kvasir check $store
+says .out "error: record at byte" "as a record"
+says .out "key 'needle'" "and says whose"
+exits 7 "get does not give it" kvasir get $store needle
+kvasir get $store plain | cmp -s - big && pass "others are fine" || fail "others are fine"
+works "the index is fine, too" kvasir check $store --quick
+
+# A byte in the middle of a large value.
+cp --sparse=always good.kv data.kv
+python3 - <<'END'
+data, big = open("data.kv", "rb").read(), open("big", "rb").read()
+at = data.index(big[1000000:1000064])
+with open("data.kv", "r+b") as f:
+    f.seek(at)
+    f.write(bytes([data[at] ^ 1]))
+END
+exits 7 "check finds a byte of a large value" kvasir check $store --json
+json_lines "is JSON"
+equal "$(field structure) $(field key) $(field severity)" "chunk plain error" "the finding"
+
+# Killed in the middle.
+cp --sparse=always good.kv data.kv
+kvasir put -r $store more tree 2>/dev/null &
+sleep 0.05
+kill -KILL $! 2>/dev/null; wait $! 2>/dev/null
+works "check of a store that was killed" kvasir check $store
+works "it changes nothing" kvasir check $store
+
+# Encrypted.
+(umask 077; head -c 32 /dev/urandom >key)
+works "an encrypted store" kvasir put 'blob:secret.kv?size=64M&key_file=key' -r t tree
+works "check with its key" kvasir check 'blob:secret.kv?key_file=key'
+says .out "0 errors, 0 warnings" "finds nothing"
+exits 6 "without" kvasir check blob:secret.kv
+exits 11 "no engine" kvasir check mem:
+exits 11 "no counters" kvasir stats mem:
+exits 2 "a block device" kvasir check file:data.kv
+says .err "kvasir blob check" "it says what to use"

@@ -88,7 +88,7 @@ static int block_uri(const char *path, const struct param_values *params, bool m
 }
 
 /* Whether the file is to be made. In one that is a file of a file system what was never written has
- * no blocks yet. */
+ * no blocks yet, unless somebody has taken care of that. */
 static bool look_at(struct rt_task *t, struct bkv *s, const char *path,
                     const struct param_values *params)
 {
@@ -98,7 +98,7 @@ static bool look_at(struct rt_task *t, struct bkv *s, const char *path,
     if (param_given(params, "bdev"))
         return false;
     rc = rt_stat(t, AT_FDCWD, path, &st);
-    s->prepare = rc < 0 || S_ISREG(st.st_mode);
+    s->prepare = rc < 0 || (S_ISREG(st.st_mode) && st.st_blocks * 512ll < st.st_size / 100 * 99);
     return rc == -ENOENT && !s->opts.read_only;
 }
 

@@ -443,7 +443,8 @@ static void let_go(struct rt_task *t, struct bkv *s)
 
 int bkv_open(struct rt_task *t, struct bkv *s, const char *blk_uri, struct err *why)
 {
-    struct lvs_format_opts format = {.name = "kvasir"};
+    /* Nothing is unmapped: a file that somebody has written ahead stays so. */
+    struct lvs_format_opts format = {.name = "kvasir", .blob.clear = BLOB_CLEAR_NONE};
     unsigned flags = s->opts.read_only ? LVS_OPEN_READ_ONLY : LVS_OPEN_FORMAT;
     bool is_new = false;
     int rc;

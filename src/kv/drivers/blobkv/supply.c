@@ -184,7 +184,7 @@ static void unready(struct bkv *s)
 }
 
 /* More than a tenth of what lives, and at least 64 MiB, is free with its clusters: back to half.
- * When nobody writes, all of it. */
+ * When nobody writes, a sixteenth is too much. */
 static int give_back(struct rt_task *t, struct bkv *s)
 {
     uint64_t keep = MAX(bkv_space_live(s, NULL) / 10, (uint64_t)RELEASE_KEEP_BYTES);
@@ -194,7 +194,8 @@ static int give_back(struct rt_task *t, struct bkv *s)
 
     if (s->quiet) {
         unready(s);
-        limit = left = 0;
+        limit = (uint32_t)(bkv_space_live(s, NULL) / 16 / s->segment_bytes);
+        left = limit / 2;
     }
     spare = spare_segments(s);
     if (spare <= limit)

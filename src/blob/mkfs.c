@@ -60,7 +60,7 @@ static int write_all(struct rt_task *t, struct blob_store *bs, const struct blob
     if (rc == 0)
         rc = blk_flush(t, bs->blk);
     if (rc == 0)
-        rc = blk_zero(t, bs->blk, page_blocks, md_blocks - page_blocks, 0);
+        rc = blk_zero(t, bs->blk, page_blocks, md_blocks - page_blocks, BLK_F_UNMAP);
     if (rc == 0)
         rc = clear_data(t, bs, blk_info(bs->dev), clear);
     if (rc == 0)

@@ -264,7 +264,7 @@ static const struct opt lvol_opts[] = {
      "init: unit of allocation; 64K to 4M by the size of the device without it"},
     {"size", 0, OPT_SIZE, false, "SIZE", NULL, "init: makes the file when it is not there"},
     {"block-size", 0, OPT_SIZE, false, "SIZE", NULL,
-     "of a file: 512 or 4096, as the store was made with"},
+     "of a file: 512 or 4096; what the store was made with, if not given"},
     {"force", 0, OPT_FLAG, false, NULL, NULL,
      "init: over what is there; resize: also to a smaller size"},
     {NULL},
@@ -311,7 +311,7 @@ static int lvol_prepare(struct cli *c, struct rt_config *cfg)
 }
 
 /* A device is a URI of a block device, or the path of a file or disk. */
-static int device_uri(struct lvol_cli *l, bool reads)
+static int device_uri(struct rt_task *t, struct lvol_cli *l, bool reads)
 {
     struct opts *o = &l->c->opts;
     struct lvol_file_opts file = {
@@ -324,6 +324,8 @@ static int device_uri(struct lvol_cli *l, bool reads)
     if (strncmp(l->device, "lvol:", 5) == 0)
         return cli_usage(l->c, "DEVICE is what holds the store, without lvol: and #NAME");
     l->by_path = (dev_kinds(l->device) & DEV_BLK) == 0;
+    if (l->by_path && file.block_bytes == 0)
+        file.block_bytes = lvol_file_block_bytes(t, l->device);
     if (l->by_path)
         return lvol_file_uri(&file, l->uri, sizeof(l->uri)) < 0
                    ? cli_usage(l->c, "the path of the device is too long")
@@ -345,7 +347,7 @@ static int lvol_run(struct rt_task *t, struct cli *c)
 
     l->c = c;
     l->device = cli_arg(c, 1);
-    rc = device_uri(l, cmd->reads);
+    rc = device_uri(t, l, cmd->reads);
     if (rc < 0)
         return rc;
     if (cmd->run == init_run)

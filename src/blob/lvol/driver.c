@@ -48,7 +48,8 @@ struct lvol_req {
 
 static const struct param lvol_params[] = {
     {"bdev", PARAM_STR, NULL, false, "URI of the store's device, percent-encoded, for a path"},
-    {"block_size", PARAM_SIZE, NULL, false, "of the file at the path, as for file:"},
+    {"block_size", PARAM_SIZE, NULL, false,
+     "of the file at the path; as the store was made, if not given"},
     {"size", PARAM_SIZE, NULL, false, "makes the file at the path when it is not there"},
     {"direct", PARAM_STR, NULL, false, "on, off or auto: as for file:"},
     {"readonly", PARAM_BOOL, "no", false, "opens store and volume for reading only"},
@@ -67,7 +68,8 @@ static uint64_t size_param(const struct param_values *params, const char *name)
 }
 
 /* The URI of the store's device, in URI_MAX bytes. */
-static int base_uri(const char *path, const struct param_values *params, char *out, struct err *why)
+static int base_uri(struct rt_task *t, const char *path, const struct param_values *params,
+                    char *out, struct err *why)
 {
     struct lvol_file_opts file = {
         .path = path,
@@ -86,6 +88,8 @@ static int base_uri(const char *path, const struct param_values *params, char *o
         return err_set(why, -EINVAL,
                        "lvol: block_size, size and direct are for a path; with bdev= they belong "
                        "into its URI");
+    if (bdev == NULL && file.block_bytes == 0)
+        file.block_bytes = lvol_file_block_bytes(t, path);
     if (bdev != NULL)
         memcpy(out, bdev, strlen(bdev) + 1); /* is part of a URI, so it fits */
     else if (lvol_file_uri(&file, out, URI_MAX) < 0)
@@ -232,7 +236,7 @@ static int lvol_open(struct rt_task *t, struct blk_dev *dev, const char *path,
 
     if (uri == NULL)
         return err_set(why, -ENOMEM, "lvol: out of memory");
-    rc = base_uri(path, params, uri, why);
+    rc = base_uri(t, path, params, uri, why);
     if (rc < 0)
         return rc;
     d->dev = dev;

@@ -52,13 +52,16 @@ void lvs_abandon(struct lvs *lvs);
 /** How a file or block device of the kernel is opened as the device of a store. */
 struct lvol_file_opts {
     const char *path;
-    uint64_t block_bytes; /* 0: its own */
+    uint64_t block_bytes; /* 0: the file's own; see lvol_file_block_bytes() */
     uint64_t size_bytes;  /* not 0: the file is made when it is not there */
     const char *direct;   /* NULL: auto */
     bool readonly;
 };
 /** The URI "file:..." of it, so that the same device has the same URI everywhere. -ENAMETOOLONG. */
 int lvol_file_uri(const struct lvol_file_opts *o, char *out, size_t max);
+/** The block size that the store in a file or on a disk was made with; 0: there is none. What has
+ * 4096 shall not be used with 512: partition tables and file systems on volumes depend on it. */
+uint64_t lvol_file_block_bytes(struct rt_task *t, const char *path);
 
 /** The blob of a name or of a uuid. -ENOENT. */
 int lvol_find(struct rt_task *t, const struct lvs *lvs, const char *name_or_uuid, uint64_t *out_id);

@@ -5,6 +5,10 @@
  */
 #include "blob/lvol/internal.h"
 
+#include "blob/format.h"
+#include "rt/io.h"
+
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,6 +17,7 @@
 #define PROBE_PIECE (64 * KIB)
 
 static const uint8_t bstype[16] = "LVOLSTORE";
+static const char signature[8] = "SPDKBLOB";
 
 /* --- names and uuids -------------------------------------------------------------------------- */
 
@@ -338,7 +343,6 @@ int lvs_probe_empty(struct rt_task *t, struct blk_dev *dev)
 /* Whether a blobstore begins there, of whatever kind and in whatever state. */
 static int has_signature(struct rt_task *t, struct blk_dev *dev)
 {
-    static const char signature[8] = "SPDKBLOB";
     uint32_t block_bytes = blk_info(dev)->block_bytes;
     CLEANUP(free_p) uint8_t *buf = aligned_alloc(4096, MAX(block_bytes, 4096u));
     struct blk_chan *chan;
@@ -455,6 +459,22 @@ void lvs_abandon(struct lvs *lvs)
 {
     shared_put(lvs->shared);
     *lvs = (struct lvs){0};
+}
+
+uint64_t lvol_file_block_bytes(struct rt_task *t, const char *path)
+{
+    struct blob_super_disk *super = malloc(sizeof(*super));
+    int fd = super != NULL ? rt_open(t, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0) : -ENOMEM;
+    uint64_t bytes = 0;
+
+    if (fd >= 0) {
+        if (rt_pread_all(t, fd, super, sizeof(*super), 0) == 0 &&
+            memcmp(super->signature, signature, sizeof(signature)) == 0)
+            bytes = le32_get(super->io_unit_bytes);
+        rt_close(t, fd);
+    }
+    free(super);
+    return bytes == 512 || bytes == 1024 || bytes == 2048 || bytes == 4096 ? bytes : 0;
 }
 
 int lvol_file_uri(const struct lvol_file_opts *o, char *out, size_t max)

@@ -60,8 +60,8 @@ static void blob_kv_submit(struct kv_chan *chan, struct kv_req *req)
 /* --- URIs ------------------------------------------------------------------------------------- */
 
 /* The block device: a file or disk by its path, or whatever ?bdev= names. */
-static int block_uri(const char *path, const struct param_values *params, bool make, char *out,
-                     size_t max, struct err *why)
+static int block_uri(struct rt_task *t, const char *path, const struct param_values *params,
+                     bool make, char *out, size_t max, struct err *why)
 {
     bool bdev = param_given(params, "bdev");
     struct lvol_file_opts file = {
@@ -82,6 +82,8 @@ static int block_uri(const char *path, const struct param_values *params, bool m
         memcpy(out, param_str(params, "bdev"), strlen(param_str(params, "bdev")) + 1);
         return 0;
     }
+    if (file.block_bytes == 0)
+        file.block_bytes = lvol_file_block_bytes(t, path);
     return lvol_file_uri(&file, out, max) < 0
                ? err_set(why, -ENAMETOOLONG, "blob: the path is too long")
                : 0;
@@ -144,7 +146,7 @@ static int blob_kv_open(struct rt_task *t, struct kv_dev *dev, const char *path,
         return err_set(why, -ENOMEM, "blob: no memory");
     rc = take_opts(s, params, why);
     if (rc == 0)
-        rc = block_uri(path, params, look_at(t, s, path, params), uri, URI_MAX, why);
+        rc = block_uri(t, path, params, look_at(t, s, path, params), uri, URI_MAX, why);
     if (rc < 0)
         return rc;
     snprintf(s->path, sizeof(s->path), "%s",

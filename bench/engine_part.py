@@ -138,18 +138,19 @@ class Bench:
                 "their reads are of memory")
         return group.path is not None
 
-    def uri(self, path, size, cache, more=""):
-        """Kvasir's device: --uri with {path}, {size} and {memory} put in."""
-        return self.args.uri.format(path=path / "kvasir.img", dir=path, size=size, memory=cache) + more
+    def uri(self, path, cache, more=""):
+        """Kvasir's device: --uri with {path}, {dir} and {memory} put in."""
+        return self.args.uri.format(path=path / "kvasir.img", dir=path, memory=cache) + more
 
-    def engine(self, engine, path, phases, items, value, cache=None, limit=None, nosync=False, fill=0.7, more="",
+    def engine(self, engine, path, phases, items, value, cache=None, nosync=False, fill=None, more="",
                killed=False):
         """Runs phases on what is in `path`; returns their lines."""
         cache = cache or self.scale.cache
         argv = [self.program, engine, path, "--items", str(items), "--value", str(value), "--cache", str(cache)]
         if engine == "kvasir":
-            size = max(int(items * (value + 48) / fill), 64 * MIB)
-            argv += ["--uri", self.uri(path, size // MIB * MIB, cache, more + ("&sync=no" if nosync else ""))]
+            if fill:  # so full is its file then; without it has the default size, and is sparse
+                more += f"&size={max(int(items * (value + 48) / fill), 64 * MIB) // MIB * MIB}"
+            argv += ["--uri", self.uri(path, cache, more + ("&sync=no" if nosync else ""))]
         if nosync:
             argv.append("--nosync")
         forget(path)
@@ -168,17 +169,6 @@ class Bench:
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
         return path
-
-    def prepare(self, engine, path, items, value, fill):
-        """Kvasir's file is written once before, as a disk would be, so that it is not ext4 allocating that is
-        measured; the peers make new files all the time, that is how they are."""
-        if engine == "kvasir" and "{path}" in self.args.uri and self.args.prepare:
-            size = max(int(items * (value + 48) / fill), 64 * MIB) // MIB * MIB
-            block = bytes(MIB)
-            with open(path / "kvasir.img", "wb") as f:
-                for _ in range(size // MIB):
-                    f.write(block)
-                os.fsync(f.fileno())
 
     def session(self, name, engine, fn, *args):
         try:
@@ -237,7 +227,6 @@ RAW = "write 4 KiB + fdatasync, depth 1"
 def session_puts(b, engine):
     s = b.scale
     path = b.fresh(engine)
-    b.prepare(engine, path, s.items, 4096, 0.7)
     b.add(PUT_DURABLE, engine, last(b.engine(engine, path, ["fill@32"], s.items, 4096), "fill"))
 
 
@@ -245,8 +234,7 @@ def session_gets(b, engine):
     """What was put unsynced is read, mixed, listed, scanned and deleted."""
     s = b.scale
     path = b.fresh(engine)
-    b.prepare(engine, path, s.items, 4096, 0.7)
-    lines = b.engine(engine, path, ["fill@32", "flush"], s.items, 4096, nosync=True)
+    lines = b.engine(engine, path, ["fill@32", "flush"], s.items, 4096, nosync=True, fill=0.7)
     b.add(PUT_NOSYNC, engine, last(lines, "fill"))
     b.add("disk after filling", engine, last(lines, "flush"))
     t = s.limit
@@ -266,8 +254,7 @@ def session_small(b, engine):
     s = b.scale
     cache = max(s.small_items * 256, 32 * MIB)
     path = b.fresh(engine)
-    b.prepare(engine, path, s.small_items, 100, 0.5)
-    more = dict(items=s.small_items, value=100, cache=cache, fill=0.5)
+    more = dict(items=s.small_items, value=100, cache=cache)
     b.add(SMALL_PUT, engine, last(b.engine(engine, path, ["fill@32"], **more), "fill"))
     t = s.limit
     lines = b.engine(engine, path, ["scanv", f"get@32/{2 * s.small_items}", "get@32" + t, "scan"], **more)
@@ -279,8 +266,7 @@ def session_large(b, engine):
     for value, items, depth, put, get in ((MIB, s.mib_items, 4, MIB_PUT, MIB_GET),
                                           (s.big_bytes, s.big_items, 2, b.big_put, b.big_get)):
         path = b.fresh(engine)
-        b.prepare(engine, path, items, value, 0.6)
-        more = dict(items=items, value=value, cache=max(s.cache, 64 * MIB), fill=0.6)
+        more = dict(items=items, value=value, cache=max(s.cache, 64 * MIB))
         b.add(put, engine, last(b.engine(engine, path, [f"fill@{depth}"], **more), "fill"))
         b.add(get, engine, last(b.engine(engine, path, [f"get@{depth}{s.limit}"], **more), "get"))
 
@@ -289,7 +275,6 @@ def session_overwrite(b, engine):
     """Steady state: after half of the data has been overwritten, all of it again."""
     s = b.scale
     path = b.fresh(engine)
-    b.prepare(engine, path, s.items, 4096, 0.85)
     n, half = f"/{s.items}", f"/{s.items // 2}"
     lines = b.engine(engine, path, ["fill@32", "flush", "put@32" + half, "put@32" + n, "zipf@32" + half, "zipf@32" + n],
                      s.items, 4096, nosync=True, fill=0.85)
@@ -300,7 +285,6 @@ def session_overwrite(b, engine):
 def session_reopen(b, engine):
     items = b.scale.reopen_bytes // 4096
     path = b.fresh(engine)
-    b.prepare(engine, path, items, 4096, 0.7)
     b.engine(engine, path, ["fill@32", "kill"], items, 4096, nosync=True, killed=True)
     lines = b.engine(engine, path, ["get/200"], items, 4096)
     b.add(f"reopen after kill -9, {b.scale.reopen_bytes / GIB:.2g} GiB in it", engine, last(lines, "open"))
@@ -325,8 +309,7 @@ def session_target(b, server_class):
     """What NVMe/TCP adds: the same device opened by the client, and served to it. CPU is of both processes."""
     for how in ("direct", "NVMe/TCP"):
         path = b.fresh("kvasir")
-        b.prepare("kvasir", path, b.scale.items, 4096, 0.5)
-        uri = b.uri(path, int(b.scale.items * 4144 / 0.5) // MIB * MIB, b.scale.cache)
+        uri = b.uri(path, b.scale.cache)
         if how == "direct":
             target_rows(b, how, uri, None)
             continue
@@ -353,7 +336,6 @@ def settings(b):
     s = b.scale
     for setting in SETTINGS:
         path = b.fresh("kvasir")
-        b.prepare("kvasir", path, s.items, 4096, 0.7)
         lines = b.engine("kvasir", path, ["fill@32", "put@32/%d" % (s.items // 2)], s.items, 4096, more="&" + setting)
         b.add("settings: overwriting 4 KiB, durable unless sync=no, 32 writers", setting, last(lines, "put"))
 

@@ -55,7 +55,8 @@ static void finish(struct bkv_read *r, int rc)
         next_waiting(s);
 }
 
-int bkv_get_deliver(struct bkv *s, struct kv_req *kv, const struct bkv_record_out *rec)
+/* A record that is right: its value goes to the request. */
+static int deliver(struct bkv *s, struct kv_req *kv, const struct bkv_record_out *rec)
 {
     kv->value_len = rec->value_len;
     kv->version = rec->seq;
@@ -98,7 +99,7 @@ static bool from_cache(struct bkv *s, struct kv_req *kv, uint64_t hash,
     if (obj.len == 0 || w.rec.type == BKV_LARGE_VALUE)
         return false;
     s->stats.get_cache++;
-    *out_rc = bkv_get_deliver(s, kv, &w.rec);
+    *out_rc = deliver(s, kv, &w.rec);
     return true;
 }
 
@@ -131,7 +132,7 @@ static int get_by_index(struct rt_task *t, struct bkv *s, struct kv_req *kv)
         return bkv_large_get(t, s, kv, &rec);
     bkv_cache_put(s->cache, place.addr,
                   bytes_make(buf->data + place.addr % s->sector_bytes, place.rec_len));
-    return bkv_get_deliver(s, kv, &rec);
+    return deliver(s, kv, &rec);
 }
 
 static int get_task(struct rt_task *t, void *arg)
@@ -261,7 +262,7 @@ static void read_done(struct rt_req *req)
     s->stats.get_hot++;
     bkv_cache_put(s->cache, at + (uint32_t)rc,
                   bytes_make(r->buf->data + r->skip + (uint32_t)rc, rec.rec_len));
-    finish(r, bkv_get_deliver(s, r->kv, &rec));
+    finish(r, deliver(s, r->kv, &rec));
 }
 
 /* --- submit ----------------------------------------------------------------------------------- */

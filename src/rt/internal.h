@@ -102,6 +102,7 @@ static inline struct rt_reactor *self_must(void)
 }
 
 /* timer.c */
+int rt_timers_init(struct rt_reactor *r);
 void rt_timers_run(struct rt_reactor *r);
 uint64_t rt_timers_next(const struct rt_reactor *r);
 void rt_timers_fini(struct rt_reactor *r);

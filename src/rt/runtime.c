@@ -410,6 +410,9 @@ static int reactor_init(struct rt_reactor *r, struct err *why)
     if (rc < 0)
         return err_set(why, rc, "cannot get %zu MiB for data buffers",
                        (size_t)(r->rt->cfg.buf_bytes / MIB));
+    rc = rt_timers_init(r);
+    if (rc < 0)
+        return err_set(why, rc, "no memory for timers");
     rc = rt_trace_init(r, r->rt->cfg.trace_events);
     if (rc < 0)
         return err_set(why, rc, "no memory for %u trace events", r->rt->cfg.trace_events);

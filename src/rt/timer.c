@@ -35,11 +35,21 @@ static void sift_down(struct rt_timers *h, struct rt_timer *timer, uint32_t pos)
     place(h, timer, pos);
 }
 
+/* At start, so that the first timers do not come when there is no memory. */
+int rt_timers_init(struct rt_reactor *r)
+{
+    struct rt_timers *h = &r->timers;
+
+    h->cap = 1024;
+    h->heap = calloc(h->cap, sizeof(*h->heap));
+    return h->heap == NULL ? -ENOMEM : 0;
+}
+
 static void heap_room(struct rt_timers *h)
 {
     if (h->count + 1 < h->cap)
         return;
-    h->cap = h->cap == 0 ? 256 : h->cap * 2;
+    h->cap *= 2;
     h->heap = realloc(h->heap, h->cap * sizeof(*h->heap));
     must(h->heap != NULL);
 }

@@ -31,6 +31,8 @@ struct recovery {
     struct err *why;
     struct newer *newer;
     uint32_t nnewer;
+    uint32_t *headless; /* segments with a block, but no head */
+    uint32_t nheadless;
     uint8_t *buf; /* a segment */
     uint64_t blocks, records, max_seq;
     struct bkv_stream_pos end[BKV_STREAMS];
@@ -188,6 +190,19 @@ static int note_newer(struct recovery *r, const struct bkv_seg_info *info)
     return 0;
 }
 
+static int note_headless(struct recovery *r, uint32_t idx)
+{
+    if ((r->nheadless & (r->nheadless - 1)) == 0) {
+        uint32_t *more = realloc(r->headless, MAX(2 * r->nheadless, 1u) * sizeof(*more));
+
+        if (more == NULL)
+            return -ENOMEM;
+        r->headless = more;
+    }
+    r->headless[r->nheadless++] = idx;
+    return 0;
+}
+
 /* The first two sectors of a segment that was free. */
 static int look_at(struct recovery *r, uint32_t idx, const uint8_t *buf)
 {
@@ -202,10 +217,9 @@ static int look_at(struct recovery *r, uint32_t idx, const uint8_t *buf)
         return note_newer(r, &info);
     if (rc == 0 && info.segment == idx)
         return 0;
-    /* A head that was lost: what it vouched for tells. */
     if (bkv_block_head_decode(buf + s->sector_bytes, addr + s->sector_bytes, g->gen + 1,
                               (uint32_t)s->secret[0], &block) == 0)
-        return err_set(r->why, -EBADMSG, "%s: segment %u: its head is damaged", s->name, idx);
+        return note_headless(r, idx);
     return 0;
 }
 
@@ -238,6 +252,48 @@ static int scan_some(struct rt_task *t, struct recovery *r, struct scan_read *re
     return rc;
 }
 
+static int read_segment(struct rt_task *t, struct bkv *s, uint32_t idx, uint32_t from, uint32_t to,
+                        uint8_t *buf)
+{
+    uint64_t addr = (uint64_t)idx << s->segment_shift;
+
+    for (uint32_t at = from; at < to;) {
+        uint32_t n = MIN(READ_BYTES, to - at);
+        int rc = blob_read(t, s->chan, s->blob, buf + at, addr + at, n);
+
+        if (rc < 0)
+            return rc;
+        at += n;
+    }
+    return 0;
+}
+
+/*
+ * A segment with a block and without a head. Both are sent together, so a crash may keep one and
+ * lose the other: nobody was told of what is in it then. A later block that says that one had been
+ * durable tells that the head was, too. The life is used up: what is left of it is not to be taken
+ * for blocks of the next one.
+ */
+static int judge_headless(struct rt_task *t, struct recovery *r, uint32_t idx)
+{
+    struct bkv *s = r->s;
+    uint64_t base = (uint64_t)idx << s->segment_shift;
+    int rc = read_segment(t, s, idx, 0, s->segment_bytes, r->buf);
+
+    if (rc < 0)
+        return rc;
+    for (uint32_t at = s->sector_bytes; at < s->segment_bytes; at += s->sector_bytes) {
+        struct bkv_block_info block;
+
+        if (bkv_block_head_decode(r->buf + at, base + at, s->seg[idx].gen + 1,
+                                  (uint32_t)s->secret[0], &block) == 0 &&
+            block.durable > 0)
+            return err_set(r->why, -EBADMSG, "%s: segment %u: its head is damaged", s->name, idx);
+    }
+    s->seg[idx].gen++;
+    return 0;
+}
+
 static int scan(struct rt_task *t, struct recovery *r)
 {
     CLEANUP(free_p) struct scan_read *reads = calloc(SCAN_AT_ONCE, sizeof(*reads));
@@ -258,6 +314,8 @@ static int scan(struct rt_task *t, struct recovery *r)
     }
     if (n > 0 && rc == 0)
         rc = scan_some(t, r, reads, n);
+    for (uint32_t i = 0; i < r->nheadless && rc == 0; i++)
+        rc = judge_headless(t, r, r->headless[i]);
     return rc;
 }
 
@@ -302,22 +360,6 @@ static struct newer *successor(struct recovery *r, enum bkv_stream stream, uint6
 }
 
 /* --- replay ----------------------------------------------------------------------------------- */
-
-static int read_segment(struct rt_task *t, struct bkv *s, uint32_t idx, uint32_t from, uint32_t to,
-                        uint8_t *buf)
-{
-    uint64_t addr = (uint64_t)idx << s->segment_shift;
-
-    for (uint32_t at = from; at < to;) {
-        uint32_t n = MIN(READ_BYTES, to - at);
-        int rc = blob_read(t, s->chan, s->blob, buf + at, addr + at, n);
-
-        if (rc < 0)
-            return rc;
-        at += n;
-    }
-    return 0;
-}
 
 /* Whether the block at `off` is whole: head, and each record in it. */
 static bool block_is_good(const struct recovery *r, uint32_t idx, uint32_t off, uint32_t limit,
@@ -586,6 +628,7 @@ static void learn(struct bkv *s)
 static void recovery_fini(struct recovery *r)
 {
     free(r->newer);
+    free(r->headless);
     free(r->buf);
 }
 

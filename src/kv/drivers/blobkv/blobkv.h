@@ -178,7 +178,7 @@ struct bkv {
     /* Segments. */
     struct bkv_seg *seg;
     uint32_t nsegs;
-    uint64_t stamp;
+    uint64_t stamp, freed_at; /* the latter: when a segment became free last */
     struct list holds;      /* struct bkv_hold, oldest first */
     uint32_t ready[BKV_READY_MAX]; /* in the order in which they are taken */
     uint32_t nready;

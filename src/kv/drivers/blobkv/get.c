@@ -21,6 +21,7 @@ struct bkv_read {
     uint32_t gen, skip;  /* the record begins so far behind it, or in that sector of 512 bytes */
     unsigned nhits, at;
     struct bkv_hot_hit hit[HITS_MAX];
+    uint64_t checkpoint_no; /* when the table was asked */
 };
 
 struct bkv_get_waiting {
@@ -66,12 +67,66 @@ static int deliver(struct bkv *s, struct kv_req *kv, const struct bkv_record_out
                             &kv->moved);
 }
 
+/* --- large values ----------------------------------------------------------------------------- */
+
+/* A get of a large value whose record is in the cache, and current; its chunks are held. */
+struct large_get {
+    struct bkv_hold hold;
+    uint64_t addr;
+};
+
+static int get_by_index(struct rt_task *t, struct bkv *s, struct kv_req *kv);
+
+static int get_large(struct rt_task *t, struct bkv *s, struct kv_req *kv, uint64_t addr)
+{
+    struct bytes obj = bkv_cache_get(s->cache, addr);
+    CLEANUP(free_p) uint8_t *copy = obj.len > 0 ? malloc(obj.len) : NULL;
+    struct bkv_record_out rec;
+
+    if (copy == NULL)
+        return get_by_index(t, s, kv); /* others have pushed it out meanwhile */
+    memcpy(copy, obj.ptr, obj.len);
+    bkv_record_view(copy, &rec);
+    return bkv_large_get(t, s, kv, &rec);
+}
+
+static int large_task(struct rt_task *t, void *arg)
+{
+    struct kv_req *kv = arg;
+    struct bkv *s = kv_driver_dev(kv_chan_dev(kv->chan));
+    struct large_get *w = (void *)kv->driver;
+    int rc;
+
+    rt_task_shield(t, true);
+    rc = get_large(t, s, kv, w->addr);
+    bkv_release(s, &w->hold);
+    kv_complete(kv, rc);
+    bkv_task_ended(s);
+    return 0;
+}
+
+/* Nobody has waited since the table was asked, or no segment has become free since. */
+static void start_large(struct bkv *s, struct kv_req *kv, uint64_t addr)
+{
+    struct large_get *w = (void *)kv->driver;
+    int rc;
+
+    static_assert(sizeof(*w) <= sizeof(kv->driver), "room in a request");
+    w->addr = addr;
+    bkv_hold(s, &w->hold);
+    rc = bkv_task(s, "blobkv get", large_task, kv);
+    if (rc < 0) {
+        bkv_release(s, &w->hold);
+        kv_complete(kv, rc);
+    }
+}
+
 /* --- from the cache --------------------------------------------------------------------------- */
 
 struct wanted {
     struct bkv *s;
     struct bytes key;
-    uint64_t hash;
+    uint64_t hash, addr;
     struct bkv_record_out rec;
 };
 
@@ -86,20 +141,25 @@ static bool is_wanted(void *arg, uint64_t addr, struct bytes obj)
     if (le32_get(((const struct bkv_record *)obj.ptr)->key_hash) != (uint32_t)w->hash)
         return false;
     bkv_record_view(obj.ptr, &w->rec);
+    w->addr = addr;
     return bkv_record_key(w->s->codec, &w->rec, w->s->scratch, &found) == 0 &&
            bytes_eq(found, w->key);
 }
 
+/* True when it was answered, or will be. */
 static bool from_cache(struct bkv *s, struct kv_req *kv, uint64_t hash,
-                       const struct bkv_hot_hit *hit, int *out_rc)
+                       const struct bkv_hot_hit *hit)
 {
     struct wanted w = {.s = s, .key = kv->key, .hash = hash};
     struct bytes obj = bkv_cache_get_in(s->cache, hit->addr, 512, is_wanted, &w);
 
-    if (obj.len == 0 || w.rec.type == BKV_LARGE_VALUE)
+    if (obj.len == 0)
         return false;
     s->stats.get_cache++;
-    *out_rc = deliver(s, kv, &w.rec);
+    if (w.rec.type == BKV_LARGE_VALUE && kv->op != KV_STAT)
+        start_large(s, kv, w.addr);
+    else
+        kv_complete(kv, deliver(s, kv, &w.rec));
     return true;
 }
 
@@ -128,10 +188,10 @@ static int get_by_index(struct rt_task *t, struct bkv *s, struct kv_req *kv)
     /* The key may have changed while it was read: what the table learns has to be true now. */
     if (no == s->checkpoint_no && !bkv_has_moved_on(s, kv->key, place.addr))
         bkv_hot_learn(s->hot, bkv_hash(s, kv->key), place.addr, place.rec_len);
-    if (rec.type == BKV_LARGE_VALUE)
-        return bkv_large_get(t, s, kv, &rec);
     bkv_cache_put(s->cache, place.addr,
                   bytes_make(buf->data + place.addr % s->sector_bytes, place.rec_len));
+    if (rec.type == BKV_LARGE_VALUE)
+        return bkv_large_get(t, s, kv, &rec);
     return deliver(s, kv, &rec);
 }
 
@@ -233,6 +293,24 @@ static void try_next(struct bkv_read *r)
     go_by_index(r);
 }
 
+/* The record is of a large value. What it names is there if no checkpoint has come between. */
+static void get_read_large(struct bkv_read *r, uint64_t addr)
+{
+    struct bkv *s = r->s;
+    struct kv_req *kv = r->kv;
+
+    if (r->checkpoint_no != s->checkpoint_no) {
+        go_by_index(r);
+        return;
+    }
+    s->stats.get_hot++;
+    rt_buf_put(r->buf);
+    rt_pool_put(&s->reads, r);
+    start_large(s, kv, addr);
+    if (UNLIKELY(!list_empty(&s->read_waiting)))
+        next_waiting(s);
+}
+
 static void read_done(struct rt_req *req)
 {
     struct bkv_read *r = container_of(req, struct bkv_read, blob.req);
@@ -253,15 +331,19 @@ static void read_done(struct rt_req *req)
         submit_read(r, at, need);
         return;
     }
-    if (UNLIKELY(rc < 0 || rec.type == BKV_LARGE_VALUE)) {
-        s->stats.hot_wrong += rc < 0;
-        r->at = rc < 0 ? r->at + 1 : r->nhits;
+    if (UNLIKELY(rc < 0)) {
+        s->stats.hot_wrong++;
+        r->at++;
         try_next(r);
         return;
     }
+    at += (uint32_t)rc;
+    bkv_cache_put(s->cache, at, bytes_make(r->buf->data + r->skip + (uint32_t)rc, rec.rec_len));
+    if (UNLIKELY(rec.type == BKV_LARGE_VALUE)) {
+        get_read_large(r, at);
+        return;
+    }
     s->stats.get_hot++;
-    bkv_cache_put(s->cache, at + (uint32_t)rc,
-                  bytes_make(r->buf->data + r->skip + (uint32_t)rc, rec.rec_len));
     finish(r, deliver(s, r->kv, &rec));
 }
 
@@ -277,10 +359,8 @@ void bkv_get_submit(struct bkv *s, struct kv_req *kv)
     int rc;
 
     for (unsigned i = 0; i < n; i++) {
-        if (from_cache(s, kv, hash, &hit[i], &rc)) {
-            kv_complete(kv, rc);
+        if (from_cache(s, kv, hash, &hit[i]))
             return;
-        }
     }
     if (n == 0 || kv->op == KV_STAT) {
         rc = bkv_find_cached(s, kv->key, &place);
@@ -314,6 +394,7 @@ void bkv_get_submit(struct bkv *s, struct kv_req *kv)
     r->kv = kv;
     r->buf = NULL;
     r->hash = hash;
+    r->checkpoint_no = s->checkpoint_no;
     r->nhits = n;
     r->at = 0;
     memcpy(r->hit, hit, n * sizeof(hit[0]));

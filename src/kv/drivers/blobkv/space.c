@@ -51,6 +51,8 @@ void bkv_hold(struct bkv *s, struct bkv_hold *h)
 void bkv_release(struct bkv *s, struct bkv_hold *h)
 {
     list_del(&h->link);
+    if (s->freed_at <= h->stamp)
+        return; /* it has kept nothing that anybody could have used */
     s->full = false;
     bkv_supply_wake(s);
     bkv_space_wake(s);
@@ -76,7 +78,7 @@ void bkv_seg_free(struct bkv *s, uint32_t idx)
     g->end = 0;
     g->victim = 0;
     g->damaged = false;
-    g->freed_at = ++s->stamp;
+    g->freed_at = s->freed_at = ++s->stamp;
     s->full = false;
 }
 

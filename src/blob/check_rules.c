@@ -107,7 +107,9 @@ static bool names(const struct ck_blob *a, const struct ck_blob *b)
 #define MORE_TEXT 40
 static const char *more(uint64_t n, char *out)
 {
-    snprintf(out, MORE_TEXT, n > 1 ? " (and %lu more)" : "", n - 1);
+    out[0] = '\0';
+    if (n > 1)
+        snprintf(out, MORE_TEXT, " (and %lu more)", n - 1);
     return out;
 }
 

@@ -60,6 +60,20 @@ int lvol_cli_info(struct rt_task *t, struct lvol_cli *l, uint64_t id, struct lvo
     return rc < 0 ? cli_fail(l->c, rc, "volume 0x%lx cannot be read: %s", id, err_str(rc)) : 0;
 }
 
+int lvol_cli_find_own(struct rt_task *t, struct lvol_cli *l, const char *name, uint64_t *out_id)
+{
+    struct lvol_info info;
+    int rc = lvol_cli_find(t, l, name, out_id);
+
+    if (rc == 0)
+        rc = lvol_cli_info(t, l, *out_id, &info);
+    if (rc == 0 && info.kv[0] != '\0' && !opt_flag(&l->c->opts, "force"))
+        return cli_fail(l->c, -EACCES,
+                        "%s holds the key-value store '%s'; --force does it all the same",
+                        info.name, info.kv);
+    return rc;
+}
+
 /* A device that cannot be opened. */
 static int device_fail(struct lvol_cli *l, int rc, const struct err *why)
 {
@@ -107,7 +121,7 @@ static int resize_run(struct rt_task *t, struct lvol_cli *l)
     int rc = size_arg(l, 3, &len);
 
     if (rc == 0)
-        rc = lvol_cli_find(t, l, cli_arg(l->c, 2), &id);
+        rc = lvol_cli_find_own(t, l, cli_arg(l->c, 2), &id);
     if (rc == 0)
         rc = lvol_cli_info(t, l, id, &info);
     if (rc < 0)
@@ -125,7 +139,7 @@ static int rename_run(struct rt_task *t, struct lvol_cli *l)
 {
     struct err why = {""};
     uint64_t id;
-    int rc = lvol_cli_find(t, l, cli_arg(l->c, 2), &id);
+    int rc = lvol_cli_find_own(t, l, cli_arg(l->c, 2), &id);
 
     if (rc == 0)
         rc = lvol_cli_fail(l, lvol_rename(t, &l->lvs, id, cli_arg(l->c, 3), &why), &why);
@@ -136,7 +150,7 @@ static int rm_run(struct rt_task *t, struct lvol_cli *l)
 {
     struct err why = {""};
     uint64_t id;
-    int rc = lvol_cli_find(t, l, cli_arg(l->c, 2), &id);
+    int rc = lvol_cli_find_own(t, l, cli_arg(l->c, 2), &id);
 
     if (rc == 0)
         rc = lvol_cli_fail(l, lvol_delete(t, &l->lvs, id, &why), &why);
@@ -149,7 +163,7 @@ static int set_read_only_run(struct rt_task *t, struct lvol_cli *l)
 {
     struct err why = {""};
     uint64_t id;
-    int rc = lvol_cli_find(t, l, cli_arg(l->c, 2), &id);
+    int rc = lvol_cli_find_own(t, l, cli_arg(l->c, 2), &id);
 
     if (rc == 0)
         rc = lvol_cli_fail(l, lvol_set_read_only(t, &l->lvs, id, &why), &why);
@@ -243,14 +257,14 @@ static const struct command commands[] = {
     {"ls", "", " ", 1, true, lvol_cli_ls},
     {"create", " NAME SIZE", " thin thick ", 3, false, create_run},
     {"resize", " NAME SIZE", " force ", 3, false, resize_run},
-    {"rename", " NAME NEW-NAME", " ", 3, false, rename_run},
-    {"snapshot", " NAME NEW-NAME", " ", 3, false, lvol_cli_snapshot},
+    {"rename", " NAME NEW-NAME", " force ", 3, false, rename_run},
+    {"snapshot", " NAME NEW-NAME", " force ", 3, false, lvol_cli_snapshot},
     {"clone", " SNAPSHOT NEW-NAME", " ", 3, false, lvol_cli_clone},
     {"inflate", " NAME", " ", 2, false, lvol_cli_inflate},
     {"decouple", " NAME", " ", 2, false, lvol_cli_decouple},
     {"shallow-copy", " NAME URI", " ", 3, false, lvol_cli_shallow_copy},
-    {"set-read-only", " NAME", " ", 2, false, set_read_only_run},
-    {"rm", " NAME", " ", 2, false, rm_run},
+    {"set-read-only", " NAME", " force ", 2, false, set_read_only_run},
+    {"rm", " NAME", " force ", 2, false, rm_run},
     {"grow", "", " ", 1, false, grow_run},
     {.name = NULL},
 };
@@ -266,7 +280,7 @@ static const struct opt lvol_opts[] = {
     {"block-size", 0, OPT_SIZE, false, "SIZE", NULL,
      "of a file: 512 or 4096; what the store was made with, if not given"},
     {"force", 0, OPT_FLAG, false, NULL, NULL,
-     "init: over what is there; resize: also to a smaller size"},
+     "init: over what is there; resize: also to a smaller size; on volumes of key-value stores"},
     {NULL},
 };
 

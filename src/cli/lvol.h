@@ -22,6 +22,8 @@ const char *lvol_cli_uri(struct lvol_cli *l, const char *name);
 
 /** The volume of a name; tells the user when it is not there. */
 int lvol_cli_find(struct rt_task *t, struct lvol_cli *l, const char *name, uint64_t *out_id);
+/** The same for one that is to be changed: that of a key-value store with --force only. */
+int lvol_cli_find_own(struct rt_task *t, struct lvol_cli *l, const char *name, uint64_t *out_id);
 /** What a volume is; tells the user about failures. */
 int lvol_cli_info(struct rt_task *t, struct lvol_cli *l, uint64_t id, struct lvol_info *out);
 /** Tells that a command failed. Returns rc. */

@@ -8,7 +8,7 @@ int lvol_cli_snapshot(struct rt_task *t, struct lvol_cli *l)
 {
     struct err why = {""};
     uint64_t id, made;
-    int rc = lvol_cli_find(t, l, cli_arg(l->c, 2), &id);
+    int rc = lvol_cli_find_own(t, l, cli_arg(l->c, 2), &id);
 
     if (rc == 0)
         rc = lvol_cli_fail(l, lvol_snapshot(t, &l->lvs, id, cli_arg(l->c, 3), &made, &why), &why);

@@ -76,6 +76,7 @@ static void print_json(struct lvol_cli *l, const struct lvol_info *info, const c
     json_object_set_new(obj, "clone", json_boolean(b->clone || b->esnap_clone));
     json_object_set_new(obj, "parent", parent[0] != '\0' ? json_string(parent) : json_null());
     add_u64(obj, "clones", b->nclones);
+    json_object_set_new(obj, "kv", info->kv[0] != '\0' ? json_string(info->kv) : json_null());
     cli_json(l->c, obj);
 }
 
@@ -92,6 +93,8 @@ static void print_line(struct lvol_cli *l, const struct lvol_info *info, const c
         cli_print(l->c, ", snapshot");
     else if (b->read_only)
         cli_print(l->c, ", read-only");
+    if (info->kv[0] != '\0')
+        cli_print(l->c, ", key-value store %s", info->kv);
     if (parent[0] != '\0')
         cli_print(l->c, ", on %s", parent);
     else if (b->esnap_clone)

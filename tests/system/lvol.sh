@@ -150,6 +150,25 @@ equal "$(kvasir read lvol:d.img#served --offset 9000000 --length 4)" kill "what 
 check "and the rest" served a.bin
 works "check after it all" kvasir blob check d.img
 
+# --- beside a key-value store
+works "a key-value store on the same device" sh -c "printf value | kvasir put blob:d.img key"
+works "ls" kvasir lvol ls --json d.img
+equal "$(volume kv.default kv)" default "its volume is marked"
+exits 6 "nobody writes into it" kvasir write lvol:d.img#kv.default a.bin
+says .err "key-value store" "it says why"
+exits 6 "rm of it" kvasir lvol rm d.img kv.default
+says .err "--force" "it says how"
+exits 6 "snapshot of it" kvasir lvol snapshot d.img kv.default kv.snap
+works "it may be looked at" kvasir read 'lvol:d.img?readonly=yes#kv.default' --length 4096 -o kv.out
+serve daemon kvasir serve --kv kv=blob:d.img --block one=lvol:d.img#served --listen 127.0.0.1:0
+equal "$(kvasir get "nvme+tcp://$addr/nqn.2026-11.io.kvasir:default?nsid=1" key)" value "both are served together"
+kvasir read "nvme+tcp://$addr/nqn.2026-11.io.kvasir:default?nsid=2" --length 5000001 -o served.out
+same a.bin served.out "and are what they were"
+stop $pid
+equal "$rc" 0 "the daemon stops"
+works "check beside a key-value store" kvasir blob check d.img
+works "rm --force" kvasir lvol rm --force d.img kv.default
+
 for name in $(kvasir lvol ls --json d.img | python3 -c '
 import json, sys
 for line in sys.stdin:

@@ -200,6 +200,11 @@ static int volume_open(struct rt_task *t, struct lvol_dev *d, uint64_t id, struc
     struct lvol_info info;
     int rc = lvol_info(t, &d->lvs, id, &info);
 
+    if (rc == 0 && info.kv[0] != '\0' && !d->readonly && !info.blob.read_only)
+        return err_set(why, -EACCES,
+                       "volume %s holds the key-value store '%s', which writing blocks would "
+                       "destroy; readonly=yes opens it for reading",
+                       info.name, info.kv);
     if (rc == 0)
         rc = blob_open(t, d->lvs.bs, id, &d->blob);
     if (rc < 0)

@@ -59,6 +59,8 @@ static int info_of(const struct lvs *lvs, const struct blob *b, struct lvol_info
     if (rc < 0)
         return rc;
     blob_info(b, &out->blob);
+    if (lvol_text_get(b, LVOL_KV_XATTR, out->kv, sizeof(out->kv)) < 0)
+        out->kv[0] = '\0';
     memset(out->uuid_bytes, 0, sizeof(out->uuid_bytes));
     if (lvol_text_get(b, LVOL_UUID_XATTR, out->uuid, LVOL_UUID_TEXT) < 0 ||
         lvol_uuid_parse(out->uuid, out->uuid_bytes) < 0)

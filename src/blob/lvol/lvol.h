@@ -74,11 +74,16 @@ int lvol_lookup(struct rt_task *t, const struct lvs *lvs, const char *what, uint
 /** Ids of volumes in ascending order: the first one >= `from`; -ENOENT there is none. */
 int lvol_next(struct rt_task *t, const struct lvs *lvs, uint64_t from, uint64_t *out_id);
 
+/* The xattr by which a key-value store marks its volume; the value is the store's name. Nobody else
+ * shall write there. */
+#define LVOL_KV_XATTR "kvasir.store"
+
 #define LVOL_UUID_MAX 64 /* a volume without a uuid is called STORE-UUID_ID, as SPDK does it */
 struct lvol_info {
     char name[LVOL_NAME_MAX + 1];
     char uuid[LVOL_UUID_MAX];
     uint8_t uuid_bytes[16]; /* zero when it has none */
+    char kv[LVOL_NAME_MAX + 1]; /* the key-value store that lives in it; empty: none does */
     struct blob_info blob;
 };
 int lvol_info(struct rt_task *t, const struct lvs *lvs, uint64_t id, struct lvol_info *out);

@@ -186,7 +186,7 @@ void bkv_free(struct bkv *s)
 /* The blob of the store's name; made when it is not there. */
 static int find_blob(struct rt_task *t, struct bkv *s, struct err *why)
 {
-    struct blob_xattr xattr = {.name = "kvasir.store",
+    struct blob_xattr xattr = {.name = LVOL_KV_XATTR,
                                .value = s->opts.store,
                                .value_len = (uint16_t)strlen(s->opts.store)};
     struct lvol_create_opts create = {

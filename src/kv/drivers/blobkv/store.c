@@ -196,6 +196,11 @@ static int find_blob(struct rt_task *t, struct bkv *s, struct err *why)
     int rc = lvol_find(t, &s->lvs, s->name, &id);
 
     blob_store_info(s->lvs.bs, &info);
+    if (rc == -ENOENT && info.unreadable > 0)
+        return err_set(why, -EBADMSG,
+                       "%s: not found, but %u volumes cannot be read, and it may be one of them; "
+                       "kvasir blob check names them",
+                       s->name, info.unreadable);
     if (rc == -ENOENT && s->opts.read_only)
         return err_set(why, -ENOENT, "there is no store \"%s\" (no volume %s)", s->opts.store,
                        s->name);

@@ -8,7 +8,7 @@
  *   commit.c      the committer: conditions, blocks, flush, apply
  *   space.c       segments: live bytes, readers, allocation       supply.c   segments made ready
  *   get.c         the way of a get                                lookup.c   where a key is
- *   list.c        keys in order
+ *   list.c        keys in order                                  snap.c     as of a checkpoint
  *   checkpoint.c  memtable into leaves, then the super slot       recover.c  back from all that
  *   gc.c          moves what lives out of segments that are mostly dead
  */
@@ -139,6 +139,8 @@ struct bkv_opts {
     bool sync, read_only;
     uint64_t memory_bytes, table_bytes, checkpoint_bytes;
     uint64_t segment_bytes; /* 0: by the size of the device */
+    uint64_t snapshot_pin_bytes;  /* 0: a quarter of the store */
+    uint64_t snapshot_max_age_ns; /* 0: no limit */
     struct bkv_codec_opts codec;
 };
 
@@ -231,6 +233,7 @@ struct bkv {
     struct list read_waiting;
 
     struct bkv_lists *lists; /* list.h */
+    struct list snaps;       /* struct bkv_snap, oldest first */
 
     struct bkv_stats stats;
 };
@@ -440,6 +443,8 @@ void bkv_counters(const struct bkv *s, void (*each)(void *arg, const char *name,
 int bkv_gets_init(struct bkv *s);
 /* get.c: KV_RETRIEVE, KV_STAT. */
 void bkv_get_submit(struct bkv *s, struct kv_req *req);
+/** What a record that is right (and not LARGE) says goes to the request. */
+int bkv_get_deliver(struct bkv *s, struct kv_req *kv, const struct bkv_record_out *rec);
 /* put.c: KV_STORE, KV_DELETE, KV_BATCH, KV_FLUSH. */
 void bkv_put_submit(struct bkv *s, struct kv_req *req);
 

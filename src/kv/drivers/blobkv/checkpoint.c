@@ -9,6 +9,7 @@
  * the first super slot is durable, and the frozen memtable stays for the next try.
  */
 #include "kv/drivers/blobkv/index_io.h"
+#include "kv/drivers/blobkv/snap.h"
 
 #include "base/log.h"
 #include "base/plant.h"
@@ -515,6 +516,7 @@ static void adopt(struct bkv *s, struct bkv_checkpoint_state *ck, struct bkv_tre
         bkv_memtab_reset(memtab);
         s->spare = memtab;
     }
+    bkv_snaps_trim(s);
     bkv_supply_wake(s);
     bkv_space_wake(s);
     bkv_collector_wake(s);

@@ -3,6 +3,7 @@
 #include "kv/drivers/blobkv/large.h"
 #include "kv/drivers/blobkv/check.h"
 #include "kv/drivers/blobkv/list.h"
+#include "kv/drivers/blobkv/snap.h"
 
 #include "rt/io.h"
 
@@ -23,7 +24,14 @@ static void blob_kv_submit(struct kv_chan *chan, struct kv_req *req)
     switch (req->op) {
     case KV_RETRIEVE:
     case KV_STAT:
-        bkv_get_submit(s, req);
+        if (UNLIKELY(bkv_snap_of(req) != NULL))
+            bkv_snap_get_submit(s, req);
+        else
+            bkv_get_submit(s, req);
+        break;
+    case KV_SNAP_OPEN:
+    case KV_SNAP_CLOSE:
+        bkv_snap_submit(s, req);
         break;
     case KV_STORE:
     case KV_DELETE:
@@ -114,6 +122,10 @@ static int take_opts(struct bkv *s, const struct param_values *params, struct er
         return err_set(why, -EINVAL, "blob: memory= is 4M at least");
     if (o->checkpoint_bytes < MIB)
         return err_set(why, -EINVAL, "blob: checkpoint= is 1M at least");
+    o->snapshot_pin_bytes =
+        param_given(params, "snapshot_pin") ? param_u64(params, "snapshot_pin") : 0;
+    o->snapshot_max_age_ns =
+        param_given(params, "snapshot_max_age") ? param_u64(params, "snapshot_max_age") : 0;
     o->codec.key_file = param_given(params, "key_file") ? param_str(params, "key_file") : NULL;
     o->codec.key_command =
         param_given(params, "key_command") ? param_str(params, "key_command") : NULL;
@@ -127,7 +139,7 @@ static int blob_kv_open(struct rt_task *t, struct kv_dev *dev, const char *path,
     struct bkv *s = kv_driver_dev(dev);
     CLEANUP(free_p) char *uri = malloc(URI_MAX);
     uint32_t caps = KV_CAP_RANGE | KV_CAP_VERSION | KV_CAP_APPEND | KV_CAP_BATCH |
-                    KV_CAP_ORDERED_LIST | KV_CAP_UNKNOWN_LEN;
+                    KV_CAP_ORDERED_LIST | KV_CAP_SNAPSHOT | KV_CAP_UNKNOWN_LEN;
     int rc;
 
     if (uri == NULL)
@@ -221,6 +233,8 @@ static const struct param blob_kv_params[] = {
     {"segment", PARAM_SIZE, NULL, false, "of a new store; default by the size of the device"},
     {"block_size", PARAM_SIZE, NULL, false, "512 (what the device has, if more) or 4096"},
     {"direct", PARAM_STR, NULL, false, "auto, on or off: past the page cache"},
+    {"snapshot_pin", PARAM_SIZE, NULL, false, "dead data snapshots may keep; default a quarter"},
+    {"snapshot_max_age", PARAM_TIME, NULL, false, "a snapshot goes stale then; default never"},
     {"compress", PARAM_STR, NULL, false, "none, lz4 or zstd"},
     {"level", PARAM_U64, "0", false, "of compression; 0: the library's own"},
     {"key_file", PARAM_STR, NULL, false, "encrypts, with the key in this file"},

@@ -56,8 +56,7 @@ static void finish(struct bkv_read *r, int rc)
         next_waiting(s);
 }
 
-/* A record that is right: its value goes to the request. */
-static int deliver(struct bkv *s, struct kv_req *kv, const struct bkv_record_out *rec)
+int bkv_get_deliver(struct bkv *s, struct kv_req *kv, const struct bkv_record_out *rec)
 {
     kv->value_len = rec->value_len;
     kv->version = rec->seq;
@@ -159,7 +158,7 @@ static bool from_cache(struct bkv *s, struct kv_req *kv, uint64_t hash,
     if (w.rec.type == BKV_LARGE_VALUE && kv->op != KV_STAT)
         start_large(s, kv, w.addr);
     else
-        kv_complete(kv, deliver(s, kv, &w.rec));
+        kv_complete(kv, bkv_get_deliver(s, kv, &w.rec));
     return true;
 }
 
@@ -192,7 +191,7 @@ static int get_by_index(struct rt_task *t, struct bkv *s, struct kv_req *kv)
                   bytes_make(buf->data + place.addr % s->sector_bytes, place.rec_len));
     if (rec.type == BKV_LARGE_VALUE)
         return bkv_large_get(t, s, kv, &rec);
-    return deliver(s, kv, &rec);
+    return bkv_get_deliver(s, kv, &rec);
 }
 
 static int get_task(struct rt_task *t, void *arg)
@@ -344,7 +343,7 @@ static void read_done(struct rt_req *req)
         return;
     }
     s->stats.get_hot++;
-    finish(r, deliver(s, r->kv, &rec));
+    finish(r, bkv_get_deliver(s, r->kv, &rec));
 }
 
 /* --- submit ----------------------------------------------------------------------------------- */

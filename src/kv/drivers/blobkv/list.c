@@ -8,6 +8,8 @@
  */
 #include "kv/drivers/blobkv/list.h"
 
+#include "kv/drivers/blobkv/snap.h"
+
 #define AHEAD_LEAVES 32u
 #define KEYS_AT_ONCE 1024u /* then others have their turn */
 
@@ -17,6 +19,7 @@ struct lister {
     /* What the cursor goes through. */
     const struct bkv_memtab *active, *frozen;
     uint64_t checkpoint_no;
+    struct bkv_snap *snap; /* NULL: the present */
     struct kv_req *kv;
     struct bkv *s;
 };
@@ -60,17 +63,23 @@ void bkv_lists_fini(struct bkv *s)
 
 /* --- one list --------------------------------------------------------------------------------- */
 
-static void note_sources(struct lister *l)
+static void use_sources(struct lister *l)
 {
-    l->active = l->s->active;
-    l->frozen = l->s->frozen;
-    l->checkpoint_no = l->s->checkpoint_no;
+    struct bkv *s = l->s;
+
+    if (l->snap != NULL)
+        bkv_cursor_use(l->cursor, NULL, NULL, l->snap->tree);
+    else
+        bkv_cursor_use(l->cursor, s->active, s->frozen, s->tree);
+    l->active = s->active;
+    l->frozen = s->frozen;
+    l->checkpoint_no = s->checkpoint_no;
 }
 
 static bool sources_changed(const struct lister *l)
 {
-    return l->active != l->s->active || l->frozen != l->s->frozen ||
-           l->checkpoint_no != l->s->checkpoint_no;
+    return l->snap == NULL && (l->active != l->s->active || l->frozen != l->s->frozen ||
+                               l->checkpoint_no != l->s->checkpoint_no);
 }
 
 static int begin(struct lister *l)
@@ -82,12 +91,15 @@ static int begin(struct lister *l)
 
     /* Cursors are made when so many lists are at work for the first time. */
     if (l->cursor == NULL)
-        l->cursor = bkv_cursor_new(s->active, s->frozen, s->tree, AHEAD_LEAVES);
-    else
-        bkv_cursor_use(l->cursor, s->active, s->frozen, s->tree);
+        l->cursor = bkv_cursor_new(NULL, NULL, s->tree, AHEAD_LEAVES);
     if (l->cursor == NULL)
         return -ENOMEM;
-    note_sources(l);
+    l->snap = bkv_snap_of(kv);
+    if (l->snap != NULL && bkv_snap_enter(l->snap) < 0) {
+        l->snap = NULL;
+        return -ESTALE;
+    }
+    use_sources(l);
     if (bytes_cmp(from, kv->prefix) < 0) {
         from = kv->prefix;
         after = false;
@@ -132,6 +144,8 @@ static void finish(struct lister *l, int rc)
 
     if (l->cursor != NULL)
         bkv_cursor_use(l->cursor, NULL, NULL, NULL);
+    if (l->snap != NULL)
+        bkv_snap_leave(take_ptr(&l->snap));
     list_add_head(&s->lists->free, &l->link);
     kv_complete(kv, rc);
 }
@@ -163,8 +177,7 @@ static int list_task(struct rt_task *t, void *arg)
             break;
         /* Whatever the load has found, with other leaves it is worth nothing. */
         if (sources_changed(l)) {
-            bkv_cursor_use(l->cursor, s->active, s->frozen, s->tree);
-            note_sources(l);
+            use_sources(l);
             rc = 0;
         }
     } while (rc == 0);

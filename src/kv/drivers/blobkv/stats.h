@@ -25,6 +25,7 @@ struct bkv_stats {
     uint64_t get_absent;
     uint64_t hot_wrong;        /* reads that the location table led astray */
     uint64_t lists;
+    uint64_t snapshots, snapshots_stale;
     uint64_t read_bytes;
     /* In the background. */
     uint64_t checkpoints, checkpoint_ns;

@@ -7,6 +7,7 @@
 #include "kv/drivers/blobkv/index_io.h"
 #include "kv/drivers/blobkv/large.h"
 #include "kv/drivers/blobkv/list.h"
+#include "kv/drivers/blobkv/snap.h"
 
 #include "base/log.h"
 #include "base/plant.h"
@@ -173,6 +174,7 @@ void bkv_free(struct bkv *s)
     bkv_large_fini(s);
     bkv_codec_free(s->codec);
     bkv_lists_fini(s);
+    bkv_snaps_fini(s);
     bkv_checkpoints_fini(s);
     bkv_block_free(s);
     bkv_space_fini(s);
@@ -454,6 +456,7 @@ int bkv_open(struct rt_task *t, struct bkv *s, const char *blk_uri, struct err *
 
     snprintf(s->name, sizeof(s->name), "kv.%s", s->opts.store);
     list_init(&s->queue);
+    list_init(&s->snaps);
     rc = lvs_open(t, blk_uri, flags, &format, &s->lvs, why);
     if (rc < 0)
         return rc;

@@ -6,6 +6,7 @@
  * short: its next chunk is a shorter one then. A read one pins the segments of its version.
  */
 #include "kv/drivers/blobkv/large.h"
+#include "kv/drivers/blobkv/snap.h"
 
 #define SMALL_FIRST_BYTES 4096u
 
@@ -453,7 +454,7 @@ static int open_reading(struct rt_task *t, struct kv_req *kv, struct bkv_stream_
     struct bkv_place place;
     struct iovec iov;
     uint64_t moved;
-    int rc = bkv_read_key(t, s, kv->key, &place, &buf, &rec);
+    int rc = bkv_snap_read_key(t, s, bkv_snap_of(kv), kv->key, &place, &buf, &rec);
 
     if (rc < 0)
         return rc;
@@ -490,17 +491,20 @@ static int retrieve_open_task(struct rt_task *t, void *arg)
     struct kv_req *kv = arg;
     struct bkv *s = store_of(kv);
     struct bkv_stream_io *st = stream_new(s, kv->key);
+    struct bkv_snap *snap = bkv_snap_of(kv);
     struct bkv_hold hold;
-    int rc = -ENOMEM;
+    int rc = st == NULL ? -ENOMEM : snap != NULL ? bkv_snap_enter(snap) : 0;
 
     rt_task_shield(t, true);
-    if (st != NULL) {
+    if (rc == 0) {
         bkv_hold(s, &hold);
         rc = open_reading(t, kv, st);
         bkv_release(s, &hold);
-        if (rc < 0)
-            stream_free(st);
+        if (snap != NULL)
+            bkv_snap_leave(snap);
     }
+    if (rc < 0 && st != NULL)
+        stream_free(st);
     if (rc == 0)
         kv->stream = (struct kv_stream *)st;
     kv_complete(kv, rc);

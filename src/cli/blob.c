@@ -271,6 +271,7 @@ static const struct opt blob_opts[] = {
 const struct cli_verb verb_blob = {
     .name = "blob",
     .args = "COMMAND DEVICE [BLOB]",
+    .commands = "ls|show|check|dump|init|create|rm|snapshot|clone",
     .summary = "look at, check and change blobstores",
     .about =
         "Blobstores are in SPDK's format; DEVICE is the path of a file or disk, or the URI of a "

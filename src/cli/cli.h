@@ -40,6 +40,7 @@ struct cli;
 struct cli_verb {
     const char *name;
     const char *args;     /* "URI KEY [FILE]" */
+    const char *commands; /* what the first argument is one of, between |; NULL: no such words */
     const char *summary;  /* one line, without a full stop */
     const char *about;    /* paragraphs, separated by an empty line */
     const char *examples; /* lines of shell */

@@ -75,7 +75,18 @@ static void bash(struct cli *c)
     for
         EACH_VERB(v)
     each_opt(c, v, bash_choice);
-    cli_print(c, "  esac\n  if [ -z \"$words\" ]; then\n    case $cur in\n"
+    cli_print(c, "  esac\n  if [ \"$COMP_CWORD\" -eq 2 ] && [ -z \"$words\" ]; then\n"
+                 "    case $verb in\n");
+    for
+        EACH_VERB(v)
+        {
+            if (v->commands == NULL)
+                continue;
+            cli_print(c, "    %s) [ \"${cur#-}\" = \"$cur\" ] && words=\"", v->name);
+            print_words(c, v->commands);
+            cli_print(c, "\" ;;\n");
+        }
+    cli_print(c, "    esac\n  fi\n  if [ -z \"$words\" ]; then\n    case $cur in\n"
                  "    -*) case $verb in\n");
     for
         EACH_VERB(v)
@@ -133,6 +144,11 @@ static void zsh(struct cli *c)
         {
             cli_print(c, "    %s) _arguments -s \\\n", v->name);
             each_opt(c, v, zsh_opt);
+            if (v->commands != NULL) {
+                cli_print(c, "        '1:command:(");
+                print_words(c, v->commands);
+                cli_print(c, ")' \\\n");
+            }
             cli_print(c, "        '*:argument:_files' ;;\n");
         }
     cli_print(c, "  esac\n}\n_kvasir \"$@\"\n");
@@ -170,6 +186,11 @@ static void fish(struct cli *c)
             cli_print(c, "complete -c kvasir -n __fish_use_subcommand -f -a %s -d '", v->name);
             print_quoted(c, v->summary, false);
             cli_print(c, "'\n");
+            if (v->commands == NULL)
+                continue;
+            cli_print(c, "complete -c kvasir -n '__fish_seen_subcommand_from %s' -a '", v->name);
+            print_words(c, v->commands);
+            cli_print(c, "'\n");
         }
     for
         EACH_VERB(v)
@@ -195,7 +216,7 @@ const struct cli_verb verb_completion = {
     .name = "completion",
     .args = "bash|zsh|fish",
     .summary = "print a completion script for a shell",
-    .about = "Prints a script that lets the shell complete verbs and options.",
+    .about = "Prints a script that lets the shell complete verbs, their commands and options.",
     .examples = "source <(kvasir completion bash)\n"
                 "kvasir completion zsh > ~/.zfunc/_kvasir\n"
                 "kvasir completion fish > ~/.config/fish/completions/kvasir.fish",

@@ -379,6 +379,8 @@ static int lvol_run(struct rt_task *t, struct cli *c)
 const struct cli_verb verb_lvol = {
     .name = "lvol",
     .args = "COMMAND DEVICE [ARGUMENT...]",
+    .commands = "init|ls|create|resize|rename|snapshot|clone|inflate|decouple|shallow-copy|"
+                "set-read-only|rm|grow",
     .summary = "make and manage logical volumes",
     .about =
         "Logical volumes are named block devices that share one device, thin or thick, with "

@@ -2,7 +2,7 @@
 # Help, options, mistakes, completion, man pages: what comes from the tables.
 . "$KVASIR_TESTS/lib.sh"
 
-verbs="put get ls stat exists rm cp read write discover identify bench serve completion help version"
+verbs="put get ls stat exists rm cp read write blob lvol discover identify bench serve completion help version"
 works "help" kvasir help
 for v in $verbs; do
     says .out "  $v " "help lists $v"
@@ -54,6 +54,12 @@ cp .out completion.bash
 yes "bash takes it" bash -n completion.bash
 got=$(bash -c '. ./completion.bash; COMP_WORDS=(kvasir put --if-a); COMP_CWORD=2; _kvasir; echo "${COMPREPLY[*]}"')
 equal "$got" "--if-absent" "it completes an option"
+got=$(bash -c '. ./completion.bash; COMP_WORDS=(kvasir lvol sna); COMP_CWORD=2; _kvasir; echo "${COMPREPLY[*]}"')
+equal "$got" snapshot "it completes commands"
+for command in $(sed -n 's/^ *lvol) .*words="\(init [^"]*\)".*/\1/p' completion.bash); do
+    kvasir lvol "$command" 2>.err; kvasir lvol "$command" x y z 0 2>>.err
+    if grep -q "there is no" .err; then fail "lvol has $command"; else pass "lvol has $command"; fi
+done
 got=$(bash -c '. ./completion.bash; COMP_WORDS=(kvasir ver); COMP_CWORD=1; _kvasir; echo "${COMPREPLY[*]}"')
 equal "$got" "version" "it completes a verb"
 got=$(bash -c '. ./completion.bash; COMP_WORDS=(kvasir ls --poll a); COMP_CWORD=3; _kvasir; echo "${COMPREPLY[*]}"')

@@ -7,6 +7,8 @@
 
 #include "kv.h"
 
+#include "blk/blk.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -38,15 +40,20 @@ static int round_of(struct rt_task *t, struct history *h, struct kv_dev *dev)
 static int history_run(struct rt_task *t, void *arg)
 {
     struct history *h = arg;
+    struct blk_dev *held = NULL;
     struct kv_dev *dev = NULL;
     struct err why = {""};
-    int rc = 0;
+    int rc = h->o->hold != NULL ? blk_open(t, h->o->hold, &held, &why) : 0;
 
+    if (rc < 0)
+        return look_bad(&h->look, "%s", why.text);
     while (rc == 0 && h->w.done < h->o->ops) {
         if (dev == NULL)
             rc = kv_open(t, h->o->uri, &dev, &why);
-        if (rc < 0)
-            return look_bad(&h->look, "cannot be opened: %s", why.text);
+        if (rc < 0) {
+            look_bad(&h->look, "cannot be opened: %s", why.text);
+            break;
+        }
         h->w.seed++;
         rc = round_of(t, h, dev);
         if (h->o->keeps) {
@@ -57,6 +64,8 @@ static int history_run(struct rt_task *t, void *arg)
     }
     if (dev != NULL)
         kv_close(t, dev);
+    if (held != NULL)
+        blk_close(t, held);
     return rc;
 }
 

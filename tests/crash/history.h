@@ -7,6 +7,7 @@
 
 struct history_opts {
     const char *uri;
+    const char *hold; /* a block device that stays open all the while: one in memory; or NULL */
     uint64_t seed, ops;
     unsigned round; /* operations of each worker until everything is compared */
     unsigned reactors;

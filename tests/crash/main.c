@@ -21,6 +21,7 @@ static int usage(void)
             "usage: crash SUBJECT [--seed N] [--seeds N] [--images N] [--jobs N] [--cut N[..N]]\n"
             "             [--image N] [--until-failure] [--save FILE] [-v]\n"
             "       crash history URI [--seed N] [--ops N] [--round N] [--reactors N] [--keeps]\n"
+            "             [--hold BLOCK-URI]\n"
             "       crash faults SUBJECT [--seed N] [--jobs N] [--memory | --disk] [--stride N]\n"
             "             [--kind N --nth N]\n"
             "       crash rot SUBJECT [--seed N] [--jobs N] [--flips N] [--at N]\n"
@@ -68,7 +69,8 @@ static int main_history(int argc, char **argv)
 {
     static const struct option options[] = {
         {"seed", 1, NULL, 's'},     {"ops", 1, NULL, 'o'},   {"round", 1, NULL, 'r'},
-        {"reactors", 1, NULL, 'R'}, {"keeps", 0, NULL, 'k'}, {NULL, 0, NULL, 0},
+        {"reactors", 1, NULL, 'R'}, {"keeps", 0, NULL, 'k'}, {"hold", 1, NULL, 'H'},
+        {NULL, 0, NULL, 0},
     };
     struct history_opts o = {.uri = argv[2], .seed = 1, .ops = 100000, .round = 500, .reactors = 1};
     int c, rc;
@@ -88,6 +90,9 @@ static int main_history(int argc, char **argv)
             break;
         case 'R':
             o.reactors = (unsigned)n;
+            break;
+        case 'H':
+            o.hold = optarg;
             break;
         case 'k':
             o.keeps = true;

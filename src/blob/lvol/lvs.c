@@ -450,14 +450,17 @@ int lvs_open(struct rt_task *t, const char *blk_uri, unsigned flags,
 
 void lvs_close(struct rt_task *t, struct lvs *lvs)
 {
+    struct blob_store *bs = lvs->bs;
+
     shared_put(lvs->shared);
-    blob_store_close(t, lvs->bs);
-    *lvs = (struct lvs){0};
+    *lvs = (struct lvs){0}; /* a crash may come while the store is being closed */
+    blob_store_close(t, bs);
 }
 
 void lvs_abandon(struct lvs *lvs)
 {
-    shared_put(lvs->shared);
+    if (lvs->shared != NULL)
+        shared_put(lvs->shared);
     *lvs = (struct lvs){0};
 }
 

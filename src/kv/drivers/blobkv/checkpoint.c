@@ -347,11 +347,14 @@ static int root_flush(struct rt_task *t, struct root_writer *w, bool all)
             w->fill -= at;
             return 0;
         }
+        if (whole > n) /* the last page of an extent, and then of the part: nothing follows */
+            memset(w->buf + at + n, 0, whole - n);
+        rc = bkv_codec_crypt_root(s->codec, addr + w->done, w->buf + at, whole, true);
+        if (rc < 0)
+            return rc;
         if (w->done == 0)
             w->crc = bkv_crc(addr, 0, NULL, 0);
         w->crc = crc32c(w->crc, w->buf + at, n);
-        if (whole > n) /* the last page of an extent, and then of the part: nothing follows */
-            memset(w->buf + at + n, 0, whole - n);
         rc = bkv_write(t, s, w->buf + at, addr + w->done, whole);
         if (rc < 0)
             return rc;

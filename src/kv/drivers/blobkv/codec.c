@@ -45,7 +45,7 @@ struct bkv_codec {
     /* A value that lies in pieces, for compression; what nobody wants, of decryption. */
     uint8_t gather[BKV_INLINE_MAX];
 #ifdef HAVE_LIBCRYPTO
-    EVP_CIPHER_CTX *enc, *dec;
+    EVP_CIPHER_CTX *enc, *dec, *root_enc, *root_dec;
 #endif
 #ifdef HAVE_LIBZSTD
     ZSTD_CCtx *zstd;
@@ -120,6 +120,26 @@ static int derive_hash_mask(struct bkv_codec *c, const uint8_t *data_key)
     return 0;
 }
 
+/* For pages of the root: two keys, one context for each direction. */
+static int root_keys(struct bkv_codec *c, const uint8_t *data_key)
+{
+    static const uint8_t label[] = "blobkv root pages";
+    uint8_t key[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    int rc = 0;
+
+    c->root_enc = EVP_CIPHER_CTX_new();
+    c->root_dec = EVP_CIPHER_CTX_new();
+    if (c->root_enc == NULL || c->root_dec == NULL)
+        return -ENOMEM;
+    if (HMAC(EVP_sha512(), data_key, DATA_KEY_BYTES, label, sizeof(label) - 1, key, &n) == NULL ||
+        n != 64 || EVP_EncryptInit_ex(c->root_enc, EVP_aes_256_xts(), NULL, key, NULL) != 1 ||
+        EVP_DecryptInit_ex(c->root_dec, EVP_aes_256_xts(), NULL, key, NULL) != 1)
+        rc = -EIO;
+    bkv_wipe(key, sizeof(key));
+    return rc;
+}
+
 static size_t seal_aad(const struct bkv_super *super, uint8_t *out)
 {
     memcpy(out, super->seal, 4);
@@ -164,6 +184,8 @@ static int seal_with(struct seal_job *job, EVP_CIPHER_CTX **wrap)
         rc = ctx_new(&job->codec->dec, job->data_key, false);
     if (rc == 0)
         rc = derive_hash_mask(job->codec, job->data_key);
+    if (rc == 0)
+        rc = root_keys(job->codec, job->data_key);
     return rc;
 }
 
@@ -212,6 +234,8 @@ static void seal_free(struct bkv_codec *c)
 {
     EVP_CIPHER_CTX_free(c->enc);
     EVP_CIPHER_CTX_free(c->dec);
+    EVP_CIPHER_CTX_free(c->root_enc);
+    EVP_CIPHER_CTX_free(c->root_dec);
 }
 
 int bkv_codec_seal(struct bkv_codec *c, struct bytes aad, uint8_t *buf, size_t len,
@@ -243,7 +267,32 @@ int bkv_codec_unseal_some(struct bkv_codec *c, struct bytes aad, struct bytes sr
     return gcm_open(c->dec, aad, src, nonce, tag, dst, want, c->gather);
 }
 
+int bkv_codec_crypt_root(struct bkv_codec *c, uint64_t addr, uint8_t *pages, size_t len,
+                         bool encrypt)
+{
+    if (c == NULL || !c->sealed)
+        return 0;
+    must(len % BKV_PAGE_BYTES == 0);
+    for (size_t at = 0; at < len; at += BKV_PAGE_BYTES) {
+        EVP_CIPHER_CTX *ctx = encrypt ? c->root_enc : c->root_dec;
+        uint8_t tweak[16] = {0};
+        int n;
+
+        le64_put(tweak, addr + at);
+        if (EVP_CipherInit_ex(ctx, NULL, NULL, NULL, tweak, -1) != 1 ||
+            EVP_CipherUpdate(ctx, pages + at, &n, pages + at, BKV_PAGE_BYTES) != 1)
+            return -EIO;
+    }
+    return 0;
+}
+
 #else
+
+int bkv_codec_crypt_root(struct bkv_codec *c, uint64_t addr, uint8_t *pages, size_t len,
+                         bool encrypt)
+{
+    return 0;
+}
 
 static int seal_open(struct rt_task *t, struct bkv_codec *c, const struct bkv_codec_opts *opts,
                      struct bkv_super *super, bool create, struct err *why)

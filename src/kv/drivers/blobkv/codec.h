@@ -96,6 +96,14 @@ int bkv_codec_seal_page(struct bkv_codec *c, uint64_t addr, uint32_t gen, uint8_
 int bkv_codec_open_page(struct bkv_codec *c, uint64_t addr, uint32_t gen, uint8_t *buf, size_t len,
                         const uint8_t seal[BKV_SEAL_BYTES]);
 
+/**
+ * Encrypts or decrypts pages of a checkpoint's root in place, if the store is sealed: AES-256-XTS
+ * by address, as disks do it, because it keeps the length. What it says is as little authenticated
+ * as the super slot that names it; leaves and records are. 0; -EIO.
+ */
+int bkv_codec_crypt_root(struct bkv_codec *c, uint64_t addr, uint8_t *pages, size_t len,
+                         bool encrypt);
+
 /** How the store compresses now: a BKV_F_* flag, or 0. */
 uint8_t bkv_codec_compresses(const struct bkv_codec *c);
 /**

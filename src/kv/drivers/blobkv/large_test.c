@@ -493,6 +493,71 @@ static int many_streams(struct rt_task *t, struct test *x)
     return 0;
 }
 
+/* How often a text is on the device. */
+static int count_on_device(struct rt_task *t, struct test *x, const char *text, unsigned *out_n)
+{
+    uint32_t bb = blk_info(x->blk)->block_bytes;
+    struct blk_chan *chan;
+
+    *out_n = 0;
+    CHECK_OK(blk_chan_get(t, x->blk, &chan));
+    for (uint64_t at = 0; at < blk_info(x->blk)->nblocks; at += MIB / bb) {
+        const uint8_t *p = x->buf, *end = x->buf + MIB;
+
+        CHECK_OK(blk_read(t, chan, x->buf, at, (uint32_t)(MIB / bb)));
+        while ((p = memmem(p, (size_t)(end - p), text, strlen(text))) != NULL) {
+            (*out_n)++;
+            p++;
+        }
+    }
+    blk_chan_put(t, chan);
+    return 0;
+}
+
+/* Keys and values of records, chunks, leaves and fences: on the device as text, or nowhere. */
+static int find_secrets(struct rt_task *t, struct test *x, bool sealed)
+{
+    unsigned keys, values;
+    char name[32];
+
+    CHECK_OK(open_store(t, x));
+    for (unsigned i = 0; i < 3000; i++) {
+        uint32_t len = i % 100 == 0 ? 100000 : 100;
+
+        snprintf(name, sizeof(name), "secret-key-%04u-of-a-person", i);
+        for (uint32_t at = 0; at < len; at += 20)
+            memcpy(x->buf + at, "what is confidential", 20);
+        CHECK_OK(kv_store(t, x->chan, bytes_of_str(name), bytes_make(x->buf, len), 0));
+    }
+    close_store(t, x); /* with a checkpoint */
+    CHECK_OK(count_on_device(t, x, "secret-key-", &keys));
+    CHECK_OK(count_on_device(t, x, "confidential", &values));
+    CHECK(sealed ? keys == 0 && values == 0 : keys > 3000 && values > 3000);
+    CHECK_OK(open_store(t, x));
+    for (unsigned i = 0; i < 3000; i += 7) {
+        uint64_t len;
+
+        snprintf(name, sizeof(name), "secret-key-%04u-of-a-person", i);
+        CHECK_OK(kv_retrieve(t, x->chan, bytes_of_str(name), x->buf, VALUE_MAX, &len));
+        CHECK(len == (i % 100 == 0 ? 100000 : 100));
+        CHECK(memcmp(x->buf, "what is confidential", 20) == 0);
+    }
+    close_store(t, x);
+    return 0;
+}
+
+static int secrets_in_the_open(struct rt_task *t, struct test *x)
+{
+    return find_secrets(t, x, false);
+}
+
+#ifdef HAVE_LIBCRYPTO
+static int secrets_sealed(struct rt_task *t, struct test *x)
+{
+    return find_secrets(t, x, true);
+}
+#endif
+
 static int (*body)(struct rt_task *t, struct test *x);
 
 static int task(struct rt_task *t, void *arg)
@@ -559,11 +624,21 @@ static void values_encrypted(void **state)
     run_on(against_the_model, DEV_512, STORE "&segment=2M" KEY, 100);
 }
 
+static void nothing_can_be_read_without_the_key(void **state)
+{
+    run_on(secrets_sealed, DEV, STORE KEY, 0);
+}
+
 static void encrypted_segments_can_be_emptied(void **state)
 {
     run_on(evacuation, DEV, STORE "&segment=1M" KEY, 100);
 }
 #endif
+
+static void without_a_key_it_could_be(void **state)
+{
+    run_on(secrets_in_the_open, DEV, STORE, 0);
+}
 
 static void segments_can_be_emptied(void **state)
 {
@@ -590,8 +665,10 @@ int main(void)
 #endif
 #ifdef HAVE_LIBCRYPTO
         cmocka_unit_test(values_encrypted),
+        cmocka_unit_test(nothing_can_be_read_without_the_key),
         cmocka_unit_test(encrypted_segments_can_be_emptied),
 #endif
+        cmocka_unit_test(without_a_key_it_could_be),
         cmocka_unit_test(segments_can_be_emptied),
         cmocka_unit_test(damage_is_seen),
         cmocka_unit_test(many_streams_share_few_buffers),

@@ -78,13 +78,17 @@ static int read_extent(struct rt_task *t, struct bkv *s, const struct bkv_root_e
 
     for (uint32_t at = 0; at < len;) {
         uint32_t n = (uint32_t)MIN(PIECE_BYTES, (size_t)(len - at));
-        int rc = blob_read(t, s->chan, s->blob, buf, addr + at, round_up_u64(n, BKV_PAGE_BYTES));
+        uint32_t whole = (uint32_t)round_up_u64(n, BKV_PAGE_BYTES);
+        int rc = blob_read(t, s->chan, s->blob, buf, addr + at, whole);
 
+        if (rc == 0) {
+            crc = crc32c(crc, buf, n);
+            rc = bkv_codec_crypt_root(s->codec, addr + at, buf, whole, false);
+        }
         if (rc == 0)
             rc = root_take(r, buf, n);
         if (rc < 0)
             return rc;
-        crc = crc32c(crc, buf, n);
         at += n;
     }
     return crc == le32_get(e->crc) ? 0 : -EBADMSG;

@@ -47,6 +47,11 @@ static int open_task(struct rt_task *t, void *arg)
     struct err why = {""};
     int rc = kv_open(t, b->uri, &k->dev, &why);
 
+    /* The kernel lets go of the files of a process that was killed a moment later. */
+    for (unsigned i = 0; rc == -EBUSY && i < 500; i++) {
+        rt_sleep(t, 10 * NS_PER_MS);
+        rc = kv_open(t, b->uri, &k->dev, &why);
+    }
     if (rc < 0) {
         fprintf(stderr, "kvasir: %s\n", why.text);
         return rc;

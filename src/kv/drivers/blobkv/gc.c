@@ -18,8 +18,15 @@
 #define TIDY_SHARE 0.6  /* when nothing is needed, only what is mostly dead */
 #define INDEX_SHARE 0.5 /* pages of the index are rewritten often, without being asked */
 #define VICTIM_ROUNDS 3 /* checkpoints after which it may be chosen again, if it is still there */
-#define VAIN_MAX 4      /* rounds that give no segment, before the store is called full */
+#define VAIN_MAX 16     /* rounds that give no segment, before the store is called full */
 #define TIDY_BYTES (64 * MIB) /* moved, before a checkpoint frees what was emptied */
+
+/* How many segments are emptied before a checkpoint frees them, which may rewrite all leaves: so
+ * that it costs a fraction of what was moved. */
+static uint32_t batch_of(const struct bkv *s)
+{
+    return MIN(MAX(4 * bkv_space_index_reserve(s), 8u), 64u);
+}
 
 /* How many segments should be there for data; below it collecting begins. */
 static uint32_t wanted(const struct bkv *s)
@@ -42,10 +49,10 @@ void bkv_collector_pace(struct rt_task *t, struct bkv *s)
     uint32_t have = spare(s), want = wanted(s);
     uint64_t ns = PAUSE_MAX_NS;
 
-    if (s->want_room || have * 4 < want)
+    if (s->want_room || have * 2 < want)
         ns = 0;
     else if (have < want)
-        ns = PAUSE_MAX_NS / 8 * have / want;
+        ns = PAUSE_MAX_NS / 16 * have / want;
     if (s->closing || ns == 0)
         (void)rt_yield(t);
     else
@@ -151,26 +158,21 @@ static void make_room(struct rt_task *t, struct collector *c)
     uint32_t best = 0, vain = 0;
 
     while (s->want_room && !s->closing && s->poison == 0) {
-        bool moved = true;
+        uint64_t emptied;
 
-        if (checkpoint(t, c) < 0) {
+        while (c->emptied < batch_of(s) && !s->closing && collect_one(t, c, FULL_SHARE))
+            ;
+        emptied = c->emptied;
+        /* It frees them, and shows what was replaced since the last one. */
+        if (checkpoint(t, c) < 0)
             s->full = true;
-            s->want_room = false;
-        }
-        if (spare(s) > 0)
-            s->want_room = false;
-        bkv_space_wake(s);
-        if (!s->want_room)
-            break;
         vain = bkv_space_avail(s) > best ? 0 : vain + 1;
         best = MAX(best, bkv_space_avail(s));
-        for (unsigned n = 0; moved && n < 8 && !s->closing; n++)
-            moved = collect_one(t, c, FULL_SHARE);
-        if ((c->emptied == 0 || vain >= VAIN_MAX) && !s->closing) {
+        if (spare(s) == 0 && vain > 0 && (emptied == 0 || vain >= VAIN_MAX))
             s->full = true; /* until something is deleted */
+        if (spare(s) > 0 || s->full)
             s->want_room = false;
-            bkv_space_wake(s);
-        }
+        bkv_space_wake(s);
     }
 }
 
@@ -243,7 +245,7 @@ int bkv_collector(struct rt_task *t, void *store)
             } else if (spare(s) < wanted(s)) {
                 s->collector_due = collect_one(t, &c, FULL_SHARE);
                 /* The next checkpoint would come by itself, but perhaps too late. */
-                if (c.emptied > 0 && spare(s) < wanted(s) / 2)
+                if (c.emptied >= batch_of(s) || (c.emptied > 0 && !s->collector_due))
                     (void)checkpoint(t, &c);
             } else if (!is_quiet(&c)) {
                 s->quiet = false;

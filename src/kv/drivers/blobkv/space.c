@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#define GC_RESERVE 3u     /* segments the collector works with */
+#define GC_RESERVE 6u     /* segments the collector works with */
 #define DELETE_RESERVE 2u /* and those deletes may still use */
 #define LEAF_KEYS_MIN 30u /* a page of the index has at least so many keys, of usual length */
 
@@ -129,8 +129,11 @@ uint32_t bkv_space_index_reserve(const struct bkv *s)
 
     if (s->frozen != NULL)
         entries += bkv_memtab_count(s->frozen);
-    /* Each entry touches a leaf of its own at worst, and some of them split. */
-    pages = MIN(entries, leaves + entries / LEAF_KEYS_MIN) + 2;
+    /*
+     * Each entry touches a leaf of its own at worst, and some of them split. All leaves, also when
+     * there are few entries now: what the collector moves to make room touches the others.
+     */
+    pages = leaves + entries / LEAF_KEYS_MIN + 2;
     pages += (leaves * 96 + (uint64_t)s->nsegs * sizeof(struct bkv_seg_entry)) / BKV_PAGE_BYTES + 2;
     return (uint32_t)(pages / (s->segment_bytes / BKV_PAGE_BYTES - 1)) + 1;
 }
@@ -142,10 +145,11 @@ uint32_t bkv_space_reserve(const struct bkv *s, enum bkv_need need)
         return 0;
     case BKV_NEED_MOVE:
         return bkv_space_index_reserve(s);
+    /* Twice: pages of the index lie in segments that are half dead. */
     case BKV_NEED_DELETE:
-        return bkv_space_index_reserve(s) + GC_RESERVE;
+        return 2 * bkv_space_index_reserve(s) + GC_RESERVE;
     default:
-        return bkv_space_index_reserve(s) + GC_RESERVE + DELETE_RESERVE;
+        return 2 * bkv_space_index_reserve(s) + GC_RESERVE + DELETE_RESERVE;
     }
 }
 

@@ -42,7 +42,8 @@ static void pool_fini(struct bkv_chunk_pool *p)
 int bkv_large_init(struct bkv *s)
 {
     uint32_t quarter = s->segment_bytes / 4 / BKV_UNIT_BYTES * BKV_UNIT_BYTES;
-    uint32_t half = s->segment_bytes / 2 / BKV_UNIT_BYTES * BKV_UNIT_BYTES;
+    uint32_t whole =
+        (s->segment_bytes - s->sector_bytes - BKV_CHUNK_HEAD_MAX) / BKV_PAGE_BYTES * BKV_PAGE_BYTES;
     struct bkv_large *l = calloc(1, sizeof(*l));
 
     if (l == NULL)
@@ -54,7 +55,7 @@ int bkv_large_init(struct bkv *s)
     list_init(&l->ending);
     l->end_again.fn = bkv_streams_end;
     l->chunk_bytes = MIN(quarter, BKV_CHUNK_USUAL);
-    l->huge_bytes = MIN(half, BKV_CHUNK_MAX);
+    l->huge_bytes = MIN(whole, BKV_CHUNK_MAX);
     l->align = MAX(s->sector_bytes, blk_info(blob_store_dev(blob_store_of(s->blob)))->buf_align);
     if (pool_init(&l->writes, WRITE_BUFS) < 0 || pool_init(&l->reads, READ_BUFS) < 0)
         return -ENOMEM;
@@ -101,6 +102,10 @@ struct bkv_chunk_buf *bkv_chunk_buf_get(struct rt_task *t, struct bkv *s)
 
 void bkv_chunk_buf_put(struct bkv_chunk_buf *b)
 {
+    /* Huge values are rare: their memory goes back. */
+    if (UNLIKELY(b->used > BKV_CHUNK_USUAL + BKV_PAGE_BYTES))
+        (void)madvise(b->data + BKV_CHUNK_USUAL, BKV_CHUNK_MAX - BKV_CHUNK_USUAL, MADV_DONTNEED);
+    b->used = 0;
     list_add_head(&b->pool->free, &b->link);
     rt_cond_wake_one(&b->pool->freed);
 }
@@ -308,6 +313,8 @@ int bkv_large_write_buf(struct rt_task *t, struct bkv_large_out *w, struct bkv_c
     uint8_t flags = bkv_codec_seals(w->s->codec) ? BKV_F_SEALED : 0;
     uint32_t data_len;
     int rc = w->rc;
+
+    b->used = raw_len;
 
     while (rc == 0 && w->pending >= WRITES_MAX) {
         (void)rt_cond_wait(t, &w->changed);

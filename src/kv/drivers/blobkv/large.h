@@ -31,6 +31,7 @@ struct bkv_chunk_buf {
     struct bkv_chunk_pool *pool;
     uint8_t *mem;
     uint8_t *data; /* BKV_CHUNK_MAX and a page; before it there is room for the head */
+    uint32_t used; /* how much of it was, at most, since it was taken */
     struct iovec iov[BKV_CHUNK_IOV]; /* [0] the head, then data_iovs of data */
     unsigned data_iovs;
     struct blob_req io, head_io;

@@ -34,6 +34,7 @@ static int chunk_read(struct rt_task *t, struct evacuation *ev, const struct bkv
     struct iovec iov = {ev->buf->data, data_len};
     int rc = read_into(t, ev, head, addr, bkv_extent_bytes(ev->s, e));
 
+    ev->buf->used = MAX(ev->buf->used, data_len);
     if (rc < 0)
         return rc;
     rc = bkv_chunk_head_check(head, head_len, addr, ev->gen, &need);

@@ -191,6 +191,7 @@ static void chunk_begin(struct reading *r, struct bkv_chunk_buf *b, const struct
     uint32_t begin, end;
 
     b->s = s;
+    b->used = data_len;
     b->e = *e;
     b->gen = bkv_gen_of(s, addr);
     b->from = from;

@@ -353,13 +353,51 @@ static void close_store(struct rt_task *t, struct test *x)
     kv_close(t, x->kv);
 }
 
+/* The device as it is now, as after a crash: everything acknowledged is there, and exact. */
+static int check_crash(struct rt_task *t, struct test *x)
+{
+    uint32_t step = MIB / blk_info(x->blk)->block_bytes;
+    uint64_t n = blk_info(x->blk)->nblocks;
+    struct blk_chan *from, *to;
+    struct test copy = *x;
+    struct blk_dev *dev;
+    char uri[256];
+    int rc;
+
+    snprintf(uri, sizeof(uri), "%s", x->dev_uri);
+    memcpy(strstr(uri, "large"), "other", 5);
+    CHECK_OK(blk_open(t, uri, &dev, NULL));
+    CHECK_OK(blk_chan_get(t, x->blk, &from));
+    CHECK_OK(blk_chan_get(t, dev, &to));
+    for (uint64_t at = 0; at < n; at += step) {
+        CHECK_OK(blk_read(t, from, x->buf, at, step));
+        CHECK_OK(blk_write(t, to, x->buf, at, step, 0));
+    }
+    blk_chan_put(t, from);
+    blk_chan_put(t, to);
+    snprintf(uri, sizeof(uri), "%s", x->uri);
+    memcpy(strstr(uri, "large"), "other", 5);
+    copy.uri = uri;
+    rc = open_store(t, &copy);
+    if (rc == 0) {
+        rc = verify(t, &copy);
+        close_store(t, &copy);
+    }
+    x->failed = copy.failed;
+    blk_close(t, dev);
+    return rc;
+}
+
 static int against_the_model(struct rt_task *t, struct test *x)
 {
     for (unsigned round = 0; round < 3; round++) {
         CHECK_OK(open_store(t, x));
         CHECK_OK(verify(t, x));
-        for (unsigned i = 0; i < x->ops; i++)
+        for (unsigned i = 0; i < x->ops; i++) {
             CHECK_OK(one_op(t, x));
+            if (i % 40 == 39)
+                CHECK_OK(check_crash(t, x));
+        }
         CHECK_OK(verify(t, x));
         close_store(t, x);
     }

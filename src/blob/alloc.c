@@ -224,13 +224,27 @@ int blob_first_write(struct rt_task *t, struct blob_first *w)
 
 /* --- copying up ------------------------------------------------------------------------------- */
 
-static bool wanted(const struct blob *b, uint64_t idx, bool direct)
+/* Whether there is anything at this place below the direct parent. */
+bool blob_shows_below(const struct blob *parent, uint64_t idx)
+{
+    if (parent->head.invalid & BLOB_INVALID_ESNAP)
+        return true;
+    return parent->parent != NULL && blob_locate(parent->parent, idx).where != BLOB_AT_NONE;
+}
+
+/*
+ * Decoupled from its direct parent the blob needs what that one has; and zeroes beyond that one's
+ * end where something further below would show.
+ */
+bool blob_wanted(const struct blob *b, uint64_t idx, bool direct)
 {
     if (blob_map_get(b->map, idx) != 0)
         return false;
     if (!direct || b->parent == NULL)
         return true;
-    return idx < b->parent->map->nclusters && blob_map_get(b->parent->map, idx) != 0;
+    if (idx < b->parent->map->nclusters)
+        return blob_map_get(b->parent->map, idx) != 0;
+    return blob_shows_below(b->parent, idx);
 }
 
 int blob_copy_up(struct rt_task *t, struct blob *b, uint64_t first, uint64_t n, bool direct)
@@ -244,7 +258,7 @@ int blob_copy_up(struct rt_task *t, struct blob *b, uint64_t first, uint64_t n, 
     if (w == NULL)
         return -ENOMEM;
     for (uint64_t i = first; i < MIN(first + n, b->map->nclusters) && rc >= 0; i++) {
-        if (!wanted(b, i, direct))
+        if (!blob_wanted(b, i, direct))
             continue;
         w[nall] = (struct blob_first){.blob = b, .idx = i};
         rc = fill(t, &w[nall]);

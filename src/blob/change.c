@@ -158,17 +158,14 @@ static bool leaf_is_fresh(const struct blob_change *c, uint64_t leaf)
     return false;
 }
 
-/* Page 0 can only be a root: 0 in an extent table says that there is no extent page. */
+/* Page 0 is for a root only: in an extent table 0 says that there is no page. */
 static int take_page(struct blob_store *bs, uint32_t *out)
 {
-    uint64_t page = blob_mask_take(&bs->pages);
+    uint64_t page = blob_mask_next_clear(&bs->pages, 1);
 
-    if (page == 0) {
-        page = blob_mask_take(&bs->pages);
-        must(blob_mask_clear(&bs->pages, 0));
-    }
     if (page == BLOB_MASK_NONE)
         return -ENOSPC;
+    must(blob_mask_set(&bs->pages, page));
     *out = (uint32_t)page;
     return 0;
 }

@@ -32,8 +32,8 @@ static bool complete(const struct copying *k)
 
     if (!k->direct || p == NULL)
         return b->nallocated == b->map->nclusters;
-    for (uint64_t i = 0; i < MIN(b->map->nclusters, p->map->nclusters); i++) {
-        if (blob_map_get(b->map, i) == 0 && blob_map_get(p->map, i) != 0)
+    for (uint64_t i = 0; i < b->map->nclusters; i++) {
+        if (blob_wanted(b, i, true))
             return false;
     }
     return true;
@@ -44,7 +44,7 @@ static int cut_loose(struct rt_task *t, struct copying *k, struct blob *grandpar
 {
     struct blob *b = k->b, *below = k->direct ? b->parent : NULL;
     struct blob_head head;
-    struct blob_change c = {.head = &head, .fresh_from = UINT32_MAX};
+    struct blob_change c = {.head = &head, .fresh_from = UINT32_MAX, .ordered = true};
     int rc = blob_head_copy(&b->head, &head);
 
     if (rc < 0)

@@ -232,6 +232,10 @@ int blob_root_zero(struct rt_task *t, struct blob *b);
  * parent has), with what shows there now. n at most BLOB_TOGETHER; under the lock. */
 int blob_copy_up(struct rt_task *t, struct blob *b, uint64_t first, uint64_t n, bool direct);
 
+/** Whether blob_copy_up() has something to do here. */
+bool blob_wanted(const struct blob *b, uint64_t idx, bool direct);
+bool blob_shows_below(const struct blob *parent, uint64_t idx);
+
 /* --- chan.c ----------------------------------------------------------------------------------- */
 
 /** Reads [off, off + len) of what an external snapshot clone stands on, zeroes beyond its end. */

@@ -161,10 +161,24 @@ static void snapshot_goes(struct rt_task *t, const struct merging *m)
     blob_store_count(bs);
 }
 
+/* Beyond the snapshot's end the clone reads zeroes, also when it stands on what is below. */
+static int fill_beyond(struct rt_task *t, const struct merging *m)
+{
+    int rc = 0;
+
+    for (uint64_t i = m->s->map->nclusters; i < m->c->map->nclusters && rc == 0; i++) {
+        if (blob_map_get(m->c->map, i) == 0 && blob_shows_below(m->s, i))
+            rc = blob_copy_up(t, m->c, i, 1, false);
+    }
+    return rc;
+}
+
 static int delete_merge(struct rt_task *t, struct merging *m)
 {
-    int rc = merge(m), moved;
+    int rc = fill_beyond(t, m), moved;
 
+    if (rc == 0)
+        rc = merge(m);
     if (rc == 0)
         rc = mark(t, m->s, m->c->id);
     if (rc < 0)

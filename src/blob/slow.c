@@ -31,6 +31,7 @@ static void piece_end(struct walk *k)
         k->rc = rc;
 }
 
+/* Before any other wait: who has the lock may be waiting for this I/O to be over. */
 static void pieces_end(struct walk *k)
 {
     while (k->ended < k->started)
@@ -119,34 +120,48 @@ static uint64_t left_in_cluster(const struct walk *k)
     return MIN(k->req->len_bytes - k->done, (uint64_t)cluster_bytes(k) - off_in_cluster(k));
 }
 
-/* One block in very many parts goes through a buffer. */
-static int block_by_copy(struct walk *k, uint64_t lba)
-{
-    const struct blob_req *req = k->req;
-    uint32_t len = k->w->chan->bs->block_bytes;
-    struct blob_piece *p;
-    struct rt_buf *buf = rt_buf_take(k->t, len);
-
-    if (buf == NULL)
-        return -ECANCELED;
-    pieces_end(k);
-    p = piece_get(k);
-    p->iov[0] = (struct iovec){buf->data, len};
-    p->blk.iovcnt = 1;
-    if (req->op == BLOB_WRITE)
-        iov_copy_out(req->iov, req->iovcnt, k->done, buf->data, len);
-    piece_start(k, p, req->op == BLOB_WRITE ? BLK_WRITE : BLK_READ, lba, len);
-    pieces_end(k);
-    if (req->op == BLOB_READ && k->rc == 0)
-        iov_copy_in(req->iov, req->iovcnt, k->done, buf->data, len);
-    rt_buf_put(buf);
-    k->done += len;
-    return 0;
-}
-
 static uint64_t lba_at(const struct walk *k, uint32_t cluster)
 {
     return ((uint64_t)cluster * cluster_bytes(k) + off_in_cluster(k)) >> k->w->chan->block_shift;
+}
+
+static uint32_t own_cluster(const struct blob *b, uint64_t idx)
+{
+    const struct blob_map *m = __atomic_load_n(&b->map, __ATOMIC_ACQUIRE);
+
+    if (idx >= m->nclusters || __atomic_load_n(&b->frozen, __ATOMIC_ACQUIRE))
+        return 0;
+    return blob_map_get(m, idx);
+}
+
+/* One block in very many parts goes through a buffer. If it has moved meanwhile: look again. */
+static int block_by_copy(struct walk *k, uint8_t op)
+{
+    const struct blob_req *req = k->req;
+    uint32_t len = k->w->chan->bs->block_bytes, cluster;
+    struct blob_piece *p;
+    struct rt_buf *buf;
+
+    pieces_end(k);
+    buf = rt_buf_take(k->t, len);
+    if (buf == NULL)
+        return -ECANCELED;
+    p = piece_get(k);
+    cluster = op == BLK_READ ? blob_locate(req->blob, index_at(k)).cluster
+                             : own_cluster(req->blob, index_at(k));
+    if (cluster != 0) {
+        p->iov[0] = (struct iovec){buf->data, len};
+        p->blk.iovcnt = 1;
+        if (op == BLK_WRITE)
+            iov_copy_out(req->iov, req->iovcnt, k->done, buf->data, len);
+        piece_start(k, p, op, lba_at(k, cluster), len);
+        pieces_end(k);
+        if (op == BLK_READ && k->rc == 0)
+            iov_copy_in(req->iov, req->iovcnt, k->done, buf->data, len);
+        k->done += len;
+    }
+    rt_buf_put(buf);
+    return 0;
 }
 
 /* A piece of the cluster that has been found; `p` is free. */
@@ -173,6 +188,7 @@ static int read_esnap(struct walk *k, struct blk_dev *esnap)
 
     if (esnap == NULL)
         return -ENODEV;
+    pieces_end(k);
     buf = rt_buf_take(k->t, len);
     if (buf == NULL)
         return -ECANCELED;
@@ -194,7 +210,7 @@ static int read_part(struct walk *k)
     case BLOB_AT_DEVICE:
         rc = at_device(k, p, BLK_READ, place.cluster);
         if (rc == -EMSGSIZE)
-            rc = block_by_copy(k, lba_at(k, place.cluster));
+            rc = block_by_copy(k, BLK_READ);
         break;
     case BLOB_AT_ESNAP:
         rc = read_esnap(k, place.esnap);
@@ -207,15 +223,6 @@ static int read_part(struct walk *k)
     return rc;
 }
 
-static uint32_t own_cluster(const struct blob *b, uint64_t idx)
-{
-    const struct blob_map *m = __atomic_load_n(&b->map, __ATOMIC_ACQUIRE);
-
-    if (idx >= m->nclusters || __atomic_load_n(&b->frozen, __ATOMIC_ACQUIRE))
-        return 0;
-    return blob_map_get(m, idx);
-}
-
 static int write_part(struct walk *k, uint8_t op)
 {
     struct blob_req *req = k->req;
@@ -226,7 +233,7 @@ static int write_part(struct walk *k, uint8_t op)
 
     if (cluster != 0) {
         rc = at_device(k, p, op, cluster);
-        return rc == -EMSGSIZE ? block_by_copy(k, lba_at(k, cluster)) : rc;
+        return rc == -EMSGSIZE ? block_by_copy(k, op) : rc;
     }
     first = (struct blob_first){.blob = req->blob,
                                 .idx = index_at(k),

@@ -145,7 +145,7 @@ static int blob_check_one(struct rt_task *t, struct blob_chan *chan, struct blob
         nown += m->cl[i].own;
     CHECK(info.clusters == m->n);
     CHECK(info.thin == m->thin);
-    CHECK(info.read_only == (m->ro || b->bs->read_only));
+    CHECK(info.read_only == m->ro);
     CHECK(info.parent == (m->parent < 0 ? BLOB_ID_NONE : model[m->parent].id));
     CHECK(info.nclones == nclones((unsigned)(m - model), &one));
     CHECK(info.allocated_clusters == nown);

@@ -389,8 +389,7 @@ static void use_all(const char *uri, const char *size, int inside)
     use_iterators(kv);
     use_batches(kv);
     use_whole_values(kv);
-    if ((info.caps & KVASIR_CAP_SNAPSHOT) != 0)
-        use_snapshots(kv);
+    use_snapshots(kv);
     use_stats(kv);
     use_look(kv, inside);
     assert_int_equal(kvasir_close_kv(kv), 0);

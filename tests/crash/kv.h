@@ -10,7 +10,7 @@
 #include "kv/kv.h"
 
 #define KV_SUBJECT_URI "blob:" DISK_PATH "?block_size=512&memory=4M&checkpoint=1M&segment=256K"
-#define KV_DISK_BYTES (8 * MIB)
+#define KV_DISK_BYTES (16 * MIB)
 #define KV_WORKERS 8
 #define KV_VALUE_MAX (512 * KIB)
 

@@ -19,7 +19,7 @@ static int usage(void)
 {
     fprintf(stderr,
             "usage: crash SUBJECT [--seed N] [--seeds N] [--images N] [--jobs N] [--cut N[..N]]\n"
-            "             [--image N] [--until-failure] [--save FILE] [-v]\n"
+            "             [--image N] [--until-failure] [--save FILE] [--disk MIB] [-v]\n"
             "       crash history URI [--seed N] [--ops N] [--round N] [--reactors N] [--keeps]\n"
             "             [--hold BLOCK-URI]\n"
             "       crash faults SUBJECT [--seed N] [--jobs N] [--memory | --disk] [--stride N]\n"
@@ -256,6 +256,9 @@ int main(int argc, char **argv)
             break;
         case 'i':
             o.image = (uint32_t)n;
+            break;
+        case 'd':
+            walk_disk_bytes(n * MIB);
             break;
         case 'w':
             o.save = optarg;

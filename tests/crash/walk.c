@@ -191,13 +191,20 @@ void walk_sessions(struct disk_arena *session)
     disk.undo_arena = &undo;
 }
 
+static uint64_t disk_bytes;
+
+void walk_disk_bytes(uint64_t bytes)
+{
+    disk_bytes = bytes;
+}
+
 int walk_format(const struct subject *s, uint64_t seed, char *why)
 {
     struct disk_boot b = {.fn = s->format, .arg = &seed};
     int rc;
 
     if (disk.mem == NULL)
-        disk_init(s->disk_bytes, s->block_bytes);
+        disk_init(disk_bytes != 0 ? disk_bytes : s->disk_bytes, s->block_bytes);
     disk.dice = dice_of(seed, 3);
     rc = disk_boot(&b);
     if (rc == 0 && !b.stuck)

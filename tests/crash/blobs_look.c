@@ -199,6 +199,15 @@ static bool family_is(struct looker *o, const struct blobm_family *fam, unsigned
     return true;
 }
 
+static bool is_somebodys(uint64_t id)
+{
+    for (unsigned f = 0; f < BLOBM_FAMILIES; f++)
+        for (unsigned i = 0; i < BLOBM_SLOTS; i++)
+            if (blobm_family(f)->slot[i].there && blobm_family(f)->slot[i].id == id)
+                return true;
+    return false;
+}
+
 /* A change that made a blob has failed, nobody knows its id: one that is nobody else's. */
 static bool unknown_is(struct looker *o, struct blobm_family *next, unsigned fam_no)
 {
@@ -210,7 +219,8 @@ static bool unknown_is(struct looker *o, struct blobm_family *next, unsigned fam
         return family_is(o, next, fam_no);
     for (unsigned i = 0; i < o->nfound; i++) {
         next->slot[slot].id = o->found[i].info.id;
-        if (!o->found[i].claimed && family_is(o, next, fam_no))
+        if (!o->found[i].claimed && !is_somebodys(next->slot[slot].id) &&
+            family_is(o, next, fam_no))
             return true;
     }
     return false;

@@ -363,6 +363,11 @@ void bkv_release(struct bkv *s, struct bkv_hold *h);
 int bkv_large_place(struct rt_task *t, struct bkv *s, enum bkv_need need, uint32_t len,
                     uint64_t *out_addr, uint32_t *out_gen);
 uint32_t bkv_large_max(const struct bkv *s);
+/** Where the next chunk begins in the stream's segment: at a page. */
+static inline uint32_t bkv_large_offset(const struct bkv_stream_pos *pos)
+{
+    return (uint32_t)round_up_u64(pos->offset, BKV_PAGE_BYTES);
+}
 /** Gives what was placed and not committed back. */
 void bkv_large_drop(struct bkv *s, uint64_t addr, uint32_t len);
 /** Bytes that an extent takes in its segment. */

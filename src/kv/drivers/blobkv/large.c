@@ -43,7 +43,7 @@ int bkv_large_init(struct bkv *s)
 {
     uint32_t quarter = s->segment_bytes / 4 / BKV_UNIT_BYTES * BKV_UNIT_BYTES;
     uint32_t whole =
-        (s->segment_bytes - s->sector_bytes - BKV_CHUNK_HEAD_MAX) / BKV_PAGE_BYTES * BKV_PAGE_BYTES;
+        (s->segment_bytes - BKV_PAGE_BYTES - BKV_CHUNK_HEAD_MAX) / BKV_PAGE_BYTES * BKV_PAGE_BYTES;
     struct bkv_large *l = calloc(1, sizeof(*l));
 
     if (l == NULL)
@@ -146,8 +146,10 @@ static int reserve(struct bkv_large_out *w, unsigned n)
 
 static uint32_t head_len_of(const struct bkv_large_out *w, uint32_t data_len)
 {
+    /* Whole pages even on smaller sectors, as data are: what is not aligned to the pages of a file
+     * system is written by it one after the other. */
     return bkv_chunk_head_len(bkv_codec_seals(w->s->codec), (uint32_t)w->key.len, data_len,
-                              w->s->sector_bytes);
+                              BKV_PAGE_BYTES);
 }
 
 uint32_t bkv_large_next(const struct bkv_large_out *w)
@@ -156,7 +158,7 @@ uint32_t bkv_large_next(const struct bkv_large_out *w)
     const struct bkv_stream_pos *pos = &s->pos[BKV_LARGE];
     uint32_t len = w->n < BKV_CHUNKS_USUAL ? s->large->chunk_bytes : s->large->huge_bytes;
     uint32_t head = head_len_of(w, len);
-    uint32_t room = pos->segment != 0 ? s->segment_bytes - pos->offset : 0;
+    uint32_t room = pos->segment != 0 ? s->segment_bytes - bkv_large_offset(pos) : 0;
 
     /* The rest of a segment is used up by a shorter one, unless that would be very short. */
     if (room >= head + len || room < head + len / 2)

@@ -323,7 +323,7 @@ void bkv_large_drop(struct bkv *s, uint64_t addr, uint32_t len)
 
 uint32_t bkv_large_max(const struct bkv *s)
 {
-    return s->segment_bytes - s->sector_bytes;
+    return s->segment_bytes - BKV_PAGE_BYTES;
 }
 
 /* The next large segment; its head is written before anybody places something in it, for else a
@@ -354,7 +354,7 @@ static int large_step(struct rt_task *t, struct bkv *s, enum bkv_need need, uint
         return -EIO;
     if (s->large_opening)
         return rt_cond_wait(t, &s->space_changed);
-    if (pos->segment == 0 || s->segment_bytes - pos->offset < len) {
+    if (pos->segment == 0 || s->segment_bytes - bkv_large_offset(pos) < len) {
         rc = large_open(t, s, need);
     } else {
         rc = bkv_space_room(s, BKV_NEED_DATA);
@@ -368,7 +368,8 @@ static bool large_is_ready(const struct bkv *s, enum bkv_need need, uint32_t len
 {
     const struct bkv_stream_pos *pos = &s->pos[BKV_LARGE];
 
-    return !s->large_opening && pos->segment != 0 && s->segment_bytes - pos->offset >= len &&
+    return !s->large_opening && pos->segment != 0 &&
+           s->segment_bytes - bkv_large_offset(pos) >= len &&
            (need != BKV_NEED_DATA || !pos->from_reserve);
 }
 
@@ -385,6 +386,7 @@ int bkv_large_place(struct rt_task *t, struct bkv *s, enum bkv_need need, uint32
         if (rc < 0)
             return rc;
     }
+    pos->offset = bkv_large_offset(pos);
     *out_addr = ((uint64_t)pos->segment << s->segment_shift) + pos->offset;
     *out_gen = s->seg[pos->segment].gen;
     pos->offset += len;

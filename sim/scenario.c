@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "blk/blk.h"
+#include "blob/blob.h"
 #include "kv/kv.h"
 
 #include <stdio.h>
@@ -378,6 +379,7 @@ static void stop_all(void)
 
 static void abandon(void)
 {
+    blob_abandon();
     blk_abandon();
     kv_abandon();
 }

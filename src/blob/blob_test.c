@@ -64,10 +64,213 @@ static int makes_and_finds(struct rt_task *t, void *arg)
 }
 TEST(makes_and_finds, 1)
 
+/* --- stores that are not as ours ------------------------------------------------------------- */
+
+/* An empty store as a foreign hand may have made it: super block only, to be replayed. */
+static int make_by_hand(struct rt_task *t, struct rig *r, uint32_t version, uint32_t page_bytes,
+                        uint32_t cluster_bytes)
+{
+    struct blob_super s = {.version = version,
+                           .super_blob = BLOB_ID_NONE,
+                           .cluster_bytes = cluster_bytes,
+                           .md_len = 50,
+                           .size_bytes = 64 * MIB,
+                           .io_unit_bytes = 4096,
+                           .md_page_bytes = page_bytes};
+    struct blob_super_disk *d = (struct blob_super_disk *)(void *)buf;
+    struct err why;
+
+    CHECK(dev_open(t, r->uri, &r->dev, &r->blk) == 0);
+    CHECK(blob_super_layout(&s, &why) == 0);
+    if (version < 3)
+        s.id_mask_start = s.id_mask_len = 0;
+    memset(d, 0, sizeof(*d));
+    blob_super_encode(&s, d);
+    CHECK(blk_write(t, r->blk, d, 0, 1, 0) == 0);
+    return rig_store(t, r, 0);
+}
+
+struct foreign {
+    uint32_t version, page_bytes, cluster_bytes;
+    bool rle;
+};
+
+static int opens_foreign(struct rt_task *t, void *arg)
+{
+    const struct foreign *f = arg;
+    struct rig r = {.uri = URI};
+    struct blob_create_opts opts = {.clusters = 600, .thin = true, .extent_rle = f->rle};
+    struct blob *b;
+    uint64_t id;
+
+    CHECK(make_by_hand(t, &r, f->version, f->page_bytes, f->cluster_bytes) == 0);
+    CHECK(blob_create(t, r.bs, &opts, &id) == 0);
+    CHECK(blob_open(t, r.bs, id, &b) == 0);
+    fill(buf, sizeof(buf), 3);
+    CHECK(blob_write(t, r.chan, b, buf, 511ull * f->cluster_bytes, sizeof(buf), 0) == 0);
+    memset(back, 'x', 3000);
+    CHECK(blob_set_xattr(t, b, "one", back, 3000) == 0);
+    CHECK(blob_set_xattr(t, b, "two", back, 3000) == 0); /* a chain of two pages */
+    CHECK(b->nchain == 1);
+    blob_close(t, b);
+    rig_store_close(t, &r);
+    CHECK(rig_check(t, &r) == 0);
+    CHECK(rig_store(t, &r, 0) == 0);
+    CHECK(r.bs->was_clean == (f->version == 3));
+    CHECK(blob_open(t, r.bs, id, &b) == 0);
+    CHECK(blob_read(t, r.chan, b, back, 511ull * f->cluster_bytes, sizeof(back)) == 0);
+    CHECK(memcmp(buf, back, sizeof(buf)) == 0);
+    blob_close(t, b);
+    CHECK(blob_delete(t, r.bs, id) == 0);
+    rig_close(t, &r);
+    return 0;
+}
+
+static void foreign_test(void **state)
+{
+    static const struct foreign all[] = {{3, 4096, 65536, false},
+                                         {3, 8192, 65536, false},
+                                         {3, 8192, 24576, true},
+                                         {2, 4096, 65536, false},
+                                         {1, 4096, 4096 * 5, true}};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(all); i++)
+        run_task(1, opens_foreign, (void *)(uintptr_t)&all[i]);
+}
+
+static int grows(struct rt_task *t, void *arg)
+{
+    struct rig r = {.uri = URI};
+    struct blob_create_opts thick = {.clusters = 600};
+    struct blob_store_info before, after;
+    uint64_t id;
+
+    CHECK(dev_open(t, r.uri, &r.dev, &r.blk) == 0);
+    blk_resized(r.dev, 32 * MIB / 4096);
+    CHECK(blob_format(t, r.dev, NULL, NULL) == 0);
+    CHECK(rig_store(t, &r, 0) == 0);
+    blob_store_info(r.bs, &before);
+    CHECK(before.size_bytes == 32 * MIB);
+    CHECK(blob_create(t, r.bs, &thick, &id) == -ENOSPC);
+    CHECK(blob_store_grow(t, r.bs) == 0);
+    blk_resized(r.dev, 64 * MIB / 4096);
+    CHECK(blob_store_grow(t, r.bs) == 0);
+    blob_store_info(r.bs, &after);
+    CHECK(after.clusters == before.clusters + 512);
+    CHECK(after.free_clusters == before.free_clusters + 512);
+    CHECK(blob_create(t, r.bs, &thick, &id) == 0);
+    rig_store_close(t, &r);
+    CHECK(rig_check(t, &r) == 0);
+    CHECK(rig_store(t, &r, 0) == 0);
+    blob_store_info(r.bs, &after);
+    CHECK(after.size_bytes == 64 * MIB);
+    CHECK(after.was_clean);
+    rig_close(t, &r);
+    return 0;
+}
+TEST(grows, 1)
+
+/* --- external snapshots, copies --------------------------------------------------------------- */
+
+static int find_base(struct rt_task *t, void *arg, const void *id, uint16_t id_len,
+                     struct blk_dev **out_dev, struct err *why)
+{
+    if (id_len != 4 || memcmp(id, "base", 4) != 0)
+        return err_set(why, -ENOENT, "no such base");
+    *out_dev = blk_ref(arg);
+    return 0;
+}
+
+static int shows_base(struct rt_task *t, struct rig *r, struct blob *b)
+{
+    CHECK(blob_read(t, r->chan, b, back, TEST_CLUSTER + 8192, 8192) == 0);
+    CHECK(memcmp(buf, back, 8192) == 0);
+    CHECK(blob_read(t, r->chan, b, back, 2 * TEST_CLUSTER - 4096, 8192) == 0);
+    CHECK(bytes_are_zero(back, 8192)); /* the base ends before the blob does */
+    return 0;
+}
+
+static int stands_on_a_device(struct rt_task *t, void *arg)
+{
+    struct rig r = {.uri = URI};
+    struct blk_dev *base;
+    struct blk_chan *bchan;
+    struct blob *b;
+    uint64_t id, snap;
+
+    CHECK(rig_open(t, &r, NULL) == 0);
+    CHECK(dev_open(t, "mem:?size=128K&block_size=512&name=base", &base, &bchan) == 0);
+    fill(buf, sizeof(buf), 9);
+    CHECK(blk_write(t, bchan, buf, (TEST_CLUSTER + 8192) / 512, 16, 0) == 0);
+    CHECK(blob_create_esnap_clone(t, r.bs, "base", 4, 3, NULL, 0, &id) == 0);
+    CHECK(blob_open(t, r.bs, id, &b) == 0);
+    CHECK(blob_read(t, r.chan, b, back, 0, 4096) == -ENODEV);
+    blob_close(t, b);
+    blob_store_set_esnap(r.bs, find_base, base);
+    CHECK(blob_open(t, r.bs, id, &b) == 0);
+    CHECK(shows_base(t, &r, b) == 0);
+    memset(back, 7, 4096);
+    CHECK(blob_write(t, r.chan, b, back, TEST_CLUSTER, 4096, 0) == 0);
+    CHECK(shows_base(t, &r, b) == 0);
+    CHECK(blob_snapshot(t, b, NULL, 0, &snap) == 0);
+    CHECK(b->esnap == NULL);
+    CHECK(shows_base(t, &r, b) == 0);
+    CHECK(blob_delete(t, r.bs, snap) == 0);
+    CHECK(b->esnap == base);
+    CHECK(shows_base(t, &r, b) == 0);
+    CHECK(blob_decouple(t, b, NULL, NULL) == 0);
+    CHECK(b->esnap == NULL);
+    CHECK(shows_base(t, &r, b) == 0);
+    CHECK(blob_read(t, r.chan, b, back, TEST_CLUSTER, 4096) == 0);
+    CHECK(back[0] == 7);
+    blob_close(t, b);
+    rig_store_close(t, &r);
+    CHECK(rig_check(t, &r) == 0);
+    dev_close(t, base, bchan);
+    rig_close(t, &r);
+    return 0;
+}
+TEST(stands_on_a_device, 1)
+
+static int copies_its_own(struct rt_task *t, void *arg)
+{
+    struct rig r = {.uri = URI};
+    struct blob_create_opts thin = {.clusters = 4, .thin = true};
+    struct blk_dev *to;
+    struct blk_chan *chan;
+    struct blob *b;
+    uint64_t id, snap;
+
+    CHECK(rig_open(t, &r, NULL) == 0);
+    CHECK(dev_open(t, "mem:?size=256K&name=to", &to, &chan) == 0);
+    CHECK(blob_create(t, r.bs, &thin, &id) == 0);
+    CHECK(blob_open(t, r.bs, id, &b) == 0);
+    fill(buf, sizeof(buf), 5);
+    CHECK(blob_write(t, r.chan, b, buf, 0, 4096, 0) == 0);
+    CHECK(blob_snapshot(t, b, NULL, 0, &snap) == 0);
+    CHECK(blob_write(t, r.chan, b, buf, 2 * TEST_CLUSTER, 4096, 0) == 0);
+    memset(back, 1, TEST_CLUSTER);
+    CHECK(blk_write(t, chan, back, 0, TEST_CLUSTER / 4096, 0) == 0);
+    CHECK(blob_shallow_copy(t, b, to, NULL, NULL) == 0);
+    CHECK(blk_read(t, chan, back, 0, 1) == 0);
+    CHECK(back[0] == 1); /* that one is the snapshot's */
+    CHECK(blk_read(t, chan, back, 2 * TEST_CLUSTER / 4096, 2) == 0);
+    CHECK(memcmp(buf, back, 4096) == 0);
+    CHECK(bytes_are_zero(back + 4096, 4096));
+    blob_close(t, b);
+    dev_close(t, to, chan);
+    rig_close(t, &r);
+    return 0;
+}
+TEST(copies_its_own, 1)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(makes_and_finds_test),
+        cmocka_unit_test(makes_and_finds_test), cmocka_unit_test(foreign_test),
+        cmocka_unit_test(grows_test),           cmocka_unit_test(stands_on_a_device_test),
+        cmocka_unit_test(copies_its_own_test),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -425,7 +425,8 @@ int blob_change_commit(struct rt_task *t, struct blob *b, struct blob_change *c)
 
 int blob_write_new(struct rt_task *t, struct blob *b, uint32_t fresh_from)
 {
-    struct blob_change c = {.fresh_from = fresh_from};
+    /* Clusters have been cleared: nobody is to see what they held before. */
+    struct blob_change c = {.fresh_from = fresh_from, .ordered = b->nallocated > 0};
     struct writer w = {.t = t, .bs = b->bs, .b = b, .c = &c, .head = &b->head, .map = b->map};
     int rc = blob_md_dirty(t, b->bs);
 

@@ -130,6 +130,17 @@ static int clone_moves(struct rt_task *t, struct merging *m)
     return blob_stand(t, m->c, parent, esnap);
 }
 
+/* Without memory for a list of them, and without giving them back to the device. */
+static void free_singly(const struct blob *s)
+{
+    for (uint64_t i = 0; i < s->map->nclusters; i++) {
+        struct blob_run r = {.idx = i, .n = 1, .cluster = blob_map_get(s->map, i)};
+
+        if (r.cluster != 0)
+            blob_free_clusters(s->bs, &r, 1);
+    }
+}
+
 /* What the clone has not taken over is free. */
 static void snapshot_goes(struct rt_task *t, const struct merging *m)
 {
@@ -156,6 +167,8 @@ static void snapshot_goes(struct rt_task *t, const struct merging *m)
     if (blob_runs_from(s->map, 0, s->map->nclusters, &run, &nruns) == 0) {
         blob_clear_clusters(t, s, run, nruns);
         blob_free_clusters(bs, run, nruns);
+    } else {
+        free_singly(s);
     }
     blob_link_del(bs, s->id);
     blob_store_count(bs);

@@ -78,6 +78,19 @@ struct disk_log disk_log_take(void)
     return log;
 }
 
+void disk_log_show(const struct disk_log *log, uint32_t n)
+{
+    static const char *const kind[] = {"write", "zero", "flush"};
+
+    for (uint32_t i = log->n > n ? log->n - n : 0; i < log->n; i++) {
+        const struct disk_op *op = &log->op[i];
+
+        printf("    %u: %s %llu + %llu, ticks %u to %d%s%s\n", i, kind[op->kind],
+               (unsigned long long)op->off, (unsigned long long)op->len, op->submit,
+               (int)op->complete, op->failed ? ", failed" : "", op->lost ? ", lost" : "");
+    }
+}
+
 static uint32_t tick(uint32_t op, bool completes)
 {
     struct disk_log *log = &disk.log;

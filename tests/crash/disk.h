@@ -109,6 +109,9 @@ void disk_log_begin(struct disk_log *log);
 /** Takes the log out of the disk: it is the caller's, the disk begins an empty one. */
 struct disk_log disk_log_take(void);
 
+/** The last `n` operations, for people. */
+void disk_log_show(const struct disk_log *log, uint32_t n);
+
 /* For the backend: an operation is submitted, and completes. */
 uint32_t disk_submit(enum disk_kind kind, uint64_t off, uint64_t len, const struct iovec *iov,
                      unsigned iovcnt);

@@ -91,6 +91,8 @@ static void look_back(struct job *j, uint32_t mark)
 
     j->s->model_begin();
     j->s->model_to(UINT32_MAX);
+    if (j->o->verbose)
+        disk_log_show(&log, 40);
     if (look_at(j, "opened again")) {
         disk_back(after);
         disk_back(mark);

@@ -305,6 +305,12 @@ static int make_fit(struct bkv *s, struct bkv_block *b, const struct bkv_op *op)
     return rc;
 }
 
+/* What may use the reserve: it gives space back. The collector moves a large value by an op. */
+static bool gives_space(const struct bkv_op *op)
+{
+    return op->type == BKV_DELETE || op->keep_seq != 0;
+}
+
 static enum admit admit(struct bkv *s, struct bkv_block *b, struct bkv_op *op, bool deletes_only)
 {
     unsigned n;
@@ -315,7 +321,7 @@ static enum admit admit(struct bkv *s, struct bkv_block *b, struct bkv_op *op, b
         list_add_tail(&b->flushes, &op->link);
         return ADMIT;
     }
-    if ((deletes_only && op->type != BKV_DELETE) || key_busy(b, op))
+    if ((deletes_only && !gives_space(op)) || key_busy(b, op))
         return ADMIT_SKIP;
     rc = judge(s, op);
     if (rc == 0)
@@ -468,26 +474,41 @@ static void refuse(struct bkv *s, int rc, bool data_only)
     struct bkv_op *op;
 
     list_for_each (op, &s->queue, struct bkv_op, link) {
-        if (!data_only || !(op->type == BKV_DELETE || (op->type == 0 && op->nparts == 0)))
+        if (!data_only || !(gives_space(op) || (op->type == 0 && op->nparts == 0)))
             answer(s, op, rc);
     }
 }
 
-static bool has_delete(const struct bkv *s)
+/* What the next segment is wanted for when there is no room for data; BKV_NEED_DATA: nothing. */
+static enum bkv_need need_of_queue(const struct bkv *s)
 {
+    enum bkv_need need = BKV_NEED_DATA;
     const struct bkv_op *op;
 
     list_for_each (op, &s->queue, struct bkv_op, link) {
+        if (op->keep_seq != 0)
+            return BKV_NEED_MOVE; /* the collector waits for it: nobody else could make room */
         if (op->type == BKV_DELETE)
-            return true;
+            need = BKV_NEED_DELETE;
     }
-    return false;
+    return need;
+}
+
+static void refuse_moves(struct bkv *s)
+{
+    struct bkv_op *op;
+
+    list_for_each (op, &s->queue, struct bkv_op, link) {
+        if (op->keep_seq != 0)
+            answer(s, op, -ENOSPC);
+    }
 }
 
 /* The next segment of the log. 0; 1 not now: bkv_commit_wake() will come; or an errno. */
 static int next_segment(struct rt_task *t, struct bkv *s, bool *deletes_only,
                         struct bkv_seg_info *out)
 {
+    enum bkv_need need = BKV_NEED_DATA;
     int rc = 0;
 
     /* Else its head could survive a crash that the end of the one before it does not. */
@@ -499,11 +520,16 @@ static int next_segment(struct rt_task *t, struct bkv *s, bool *deletes_only,
     if (rc == -ENOSPC)
         refuse(s, -ENOSPC, true);
     *deletes_only = rc < 0;
-    if (rc < 0 && !has_delete(s))
-        return 1;
+    if (rc < 0) {
+        need = need_of_queue(s);
+        if (need == BKV_NEED_DATA)
+            return 1;
+    }
     bkv_seg_seal(s, BKV_HOT);
-    rc = bkv_seg_open(s, BKV_HOT, rc < 0 ? BKV_NEED_DELETE : BKV_NEED_DATA, out);
-    if (rc == -ENOSPC)
+    rc = bkv_seg_open(s, BKV_HOT, need, out);
+    if (rc == -ENOSPC && need == BKV_NEED_MOVE)
+        refuse_moves(s);
+    else if (rc == -ENOSPC)
         refuse(s, -ENOSPC, false);
     return rc == -EAGAIN || rc == -ENOSPC ? 1 : rc;
 }

@@ -207,9 +207,10 @@ static const struct subject *subject_of(const char *name)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"seed", 1, NULL, 's'},          {"seeds", 1, NULL, 'S'}, {"images", 1, NULL, 'n'},
-        {"jobs", 1, NULL, 'j'},          {"cut", 1, NULL, 'c'},   {"image", 1, NULL, 'i'},
-        {"until-failure", 0, NULL, 'u'}, {"save", 1, NULL, 'w'},  {NULL, 0, NULL, 0},
+        {"seed", 1, NULL, 's'}, {"seeds", 1, NULL, 'S'},         {"images", 1, NULL, 'n'},
+        {"jobs", 1, NULL, 'j'}, {"cut", 1, NULL, 'c'},           {"image", 1, NULL, 'i'},
+        {"disk", 1, NULL, 'd'}, {"until-failure", 0, NULL, 'u'}, {"save", 1, NULL, 'w'},
+        {NULL, 0, NULL, 0},
     };
     struct walk_opts o = {.seed = 1,
                           .images = 10000,

@@ -114,6 +114,7 @@ struct blob {
     unsigned nchain;
     struct blob *parent; /* open, as long as the clone is; NULL */
     struct blk_dev *esnap;
+    bool on_esnap; /* BLOB_INVALID_ESNAP, for other reactors */
 };
 
 /* --- md.c: pages, and changes of one blob ----------------------------------------------------- */

@@ -9,9 +9,9 @@
 
 struct blob_place blob_locate(const struct blob *b, uint64_t idx)
 {
-    for (unsigned depth = 0; b != NULL && depth <= BLOB_DEPTH_MAX; depth++) {
+    for (unsigned depth = 0; depth <= BLOB_DEPTH_MAX; depth++) {
         const struct blob_map *m = __atomic_load_n(&b->map, __ATOMIC_ACQUIRE);
-        struct blk_dev *esnap = __atomic_load_n(&b->esnap, __ATOMIC_ACQUIRE);
+        const struct blob *parent;
         uint32_t cluster;
 
         if (idx >= m->nclusters)
@@ -19,9 +19,14 @@ struct blob_place blob_locate(const struct blob *b, uint64_t idx)
         cluster = blob_map_get(m, idx);
         if (cluster != 0)
             return (struct blob_place){.where = BLOB_AT_DEVICE, .cluster = cluster};
-        if (b->head.invalid & BLOB_INVALID_ESNAP)
-            return (struct blob_place){.where = BLOB_AT_ESNAP, .esnap = esnap};
-        b = __atomic_load_n(&b->parent, __ATOMIC_ACQUIRE);
+        /* The parent first: it counts as long as it is there, see blob_stand(). */
+        parent = __atomic_load_n(&b->parent, __ATOMIC_ACQUIRE);
+        if (parent == NULL && __atomic_load_n(&b->on_esnap, __ATOMIC_ACQUIRE))
+            return (struct blob_place){.where = BLOB_AT_ESNAP,
+                                       .esnap = __atomic_load_n(&b->esnap, __ATOMIC_ACQUIRE)};
+        if (parent == NULL)
+            break;
+        b = parent;
     }
     return (struct blob_place){.where = BLOB_AT_NONE};
 }
@@ -74,7 +79,8 @@ static int check(const struct blob_chan *chan, const struct blob_req *req)
         return -EINVAL;
     if (req->off_bytes > size || req->len_bytes > size - req->off_bytes)
         return -ERANGE;
-    if (req->op != BLOB_READ && (chan->bs->read_only || req->blob->read_only))
+    if (req->op != BLOB_READ &&
+        (chan->bs->read_only || __atomic_load_n(&req->blob->read_only, __ATOMIC_RELAXED)))
         return -EROFS;
     if (req->op <= BLOB_WRITE && iov_len(req->iov, req->iovcnt) != req->len_bytes)
         return -EINVAL;

@@ -256,7 +256,8 @@ void blob_flags_apply(struct blob *b)
 {
     b->rle = !(b->head.invalid & BLOB_INVALID_TABLE);
     __atomic_store_n(&b->parent_id, blob_parent_id(b), __ATOMIC_RELAXED);
-    b->read_only = b->head.data_ro != 0;
+    __atomic_store_n(&b->read_only, b->head.data_ro != 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&b->on_esnap, (b->head.invalid & BLOB_INVALID_ESNAP) != 0, __ATOMIC_RELEASE);
     b->md_read_only = b->read_only || (b->head.md_ro & ~(uint64_t)BLOB_MD_RO_KNOWN) != 0;
 }
 

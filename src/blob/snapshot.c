@@ -49,8 +49,9 @@ int blob_stand(struct rt_task *t, struct blob *b, struct blob *parent, struct bl
     struct blob *was = b->parent;
     struct blk_dev *was_esnap = b->esnap;
 
-    __atomic_store_n(&b->parent, parent, __ATOMIC_RELEASE);
+    /* In this order: who finds no parent any more finds the device. */
     __atomic_store_n(&b->esnap, esnap, __ATOMIC_RELEASE);
+    __atomic_store_n(&b->parent, parent, __ATOMIC_RELEASE);
     return leave(t, b, was, was_esnap);
 }
 

@@ -316,11 +316,6 @@ static enum admit admit(struct bkv *s, struct bkv_block *b, struct bkv_op *op, b
     unsigned n;
     int rc;
 
-    if (op->type == 0 && op->nparts == 0) {
-        list_del(&op->link);
-        list_add_tail(&b->flushes, &op->link);
-        return ADMIT;
-    }
     if ((deletes_only && !gives_space(op)) || key_busy(b, op))
         return ADMIT_SKIP;
     rc = judge(s, op);
@@ -348,6 +343,20 @@ static enum admit admit(struct bkv *s, struct bkv_block *b, struct bkv_op *op, b
     for (unsigned i = 0; i < n; i++)
         block_add_record(b, op->nparts > 0 ? &op->part[i] : op);
     return ADMIT;
+}
+
+/* Those that want nothing but the flush: a store without room has it, too. */
+static void collect_flushes(struct bkv *s, struct bkv_block *b)
+{
+    struct bkv_op *op;
+
+    list_for_each (op, &s->queue, struct bkv_op, link) {
+        if (op->type != 0 || op->nparts > 0)
+            continue;
+        list_del(&op->link);
+        list_add_tail(&b->flushes, &op->link);
+        b->progress = true;
+    }
 }
 
 /* Fills the block from the queue. Says what stopped it. */
@@ -562,6 +571,7 @@ static int fill_block(struct rt_task *t, struct bkv *s, struct bkv_block *b,
         if (rc == -ENOSPC)
             refuse(s, -ENOSPC, true);
     }
+    collect_flushes(s, b);
     set_room(s, b);
     stop = collect(s, b, deletes_only);
     if (stop == ADMIT_STOP_ROOM && b->nrecs == 0) {

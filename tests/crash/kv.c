@@ -165,6 +165,25 @@ static int compare_seen(struct look *l, const uint8_t *at, bool first)
     return 0;
 }
 
+/* Opens the store for reading only, which writes nothing and collects nothing, and checks it. */
+static int look_inside(struct rt_task *t, struct look *l)
+{
+    struct err why = {""};
+    struct kv_dev *dev;
+    char uri[400];
+    int rc;
+
+    snprintf(uri, sizeof(uri), "%s&readonly=yes", kv_subject_uri);
+    rc = kv_open(t, uri, &dev, &why);
+    if (rc < 0)
+        return l->tolerant ? look_error(l, why.text, rc)
+                           : look_bad(l, "cannot be opened to be read: %d %s", rc, why.text);
+    rc = kv_look_check(t, dev, l);
+    if (rc == 0)
+        kv_close(t, dev);
+    return rc;
+}
+
 static int look(struct rt_task *t, void *arg)
 {
     uint8_t at[KVM_KEYS];
@@ -173,6 +192,8 @@ static int look(struct rt_task *t, void *arg)
     struct kv_dev *dev;
     int rc = dice_one_in(&l->dice, 8) ? blobs_check(t, l) : 0;
 
+    if (rc == 0 && (l->tolerant || dice_one_in(&l->dice, 2)))
+        rc = look_inside(t, l);
     if (rc < 0)
         return rc;
     rc = kv_open(t, kv_subject_uri, &dev, &why);

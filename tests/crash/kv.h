@@ -43,4 +43,7 @@ extern const char *kv_subject_uri;
 /** Reads the whole store and compares it with kvm_view(). 0 or -EILSEQ. `at` gets what was seen. */
 int kv_look(struct rt_task *t, struct kv_dev *dev, struct look *l, uint8_t at[KVM_KEYS]);
 
+/** The store's own checker, on one that is open for reading only: nobody may work on it. */
+int kv_look_check(struct rt_task *t, struct kv_dev *dev, struct look *l);
+
 #endif

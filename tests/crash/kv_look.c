@@ -103,26 +103,21 @@ static void found(void *arg, const struct kv_finding *f)
         look_bad(l, "check: %s at %llu: %s", f->structure, (unsigned long long)f->offset, f->text);
 }
 
-/* The checker of the store: the accounts of every segment, and that all is where it has to be. */
-static int check(struct looker *o)
+int kv_look_check(struct rt_task *t, struct kv_dev *dev, struct look *l)
 {
     struct kv_check_opts opts = {
-        .found = found, .arg = o->l, .quick = !o->l->tolerant && dice_below(&o->l->dice, 4) > 0};
+        .found = found, .arg = l, .quick = !l->tolerant && dice_below(&l->dice, 4) > 0};
     struct kv_check_report report = {.errors = 0};
-    int rc = kv_check(o->t, o->dev, &opts, &report);
+    int rc = kv_check(t, dev, &opts, &report);
 
-    if (rc == -ENOTSUP || rc == -EBUSY)
-        return 0;
-    if (o->l->tolerant) {
-        o->l->errors += rc < 0 || report.errors + report.warnings > 0;
-        o->l->why[0] = '\0';
+    if (l->tolerant) {
+        l->errors += rc < 0 || report.errors + report.warnings > 0;
+        l->why[0] = '\0';
         return 0;
     }
     if (rc < 0)
-        return look_bad(o->l, "check answered %d", rc);
-    if (report.errors > 0)
-        return look_bad(o->l, "check finds errors");
-    return 0;
+        return look_bad(l, "check answered %d", rc);
+    return report.errors > 0 ? look_bad(l, "check finds errors") : 0;
 }
 
 /* The dir driver counts directories of its own, too; hosts are not told. */
@@ -153,7 +148,7 @@ static int look_all(struct looker *o)
     if (nkeys != o->nlisted && counts_keys(o->dev))
         return look_bad(o->l, "usage says %llu keys, the list has %llu", (unsigned long long)nkeys,
                         (unsigned long long)o->nlisted);
-    return check(o);
+    return 0;
 }
 
 int kv_look(struct rt_task *t, struct kv_dev *dev, struct look *l, uint8_t at[KVM_KEYS])

@@ -432,19 +432,23 @@ static void kvs_counters(struct bench *b, struct counters *out)
     *out = k->counters;
 }
 
-/* It collects by itself: waits until its files do not get smaller any more. */
+/* It collects by itself, without haste: waits until it has nothing more to do. */
 static int collect_task(struct rt_task *t, void *arg)
 {
     struct bench *b = arg;
-    uint64_t least = UINT64_MAX, since = rt_now(), end = since + SETTLE_MAX_NS;
+    struct kvs *k = b->state;
+    bool counts = strcmp(kv_driver_of(k->dev)->name, "blob") == 0;
+    const struct bkv *s = kv_driver_dev(k->dev);
+    uint64_t since = rt_now(), end = since + SETTLE_MAX_NS, seen = 0;
 
     while (rt_now() < end && rt_now() - since < SETTLED_NS) {
-        uint64_t used = cost_disk_bytes(b->dir);
+        uint64_t now = cost_disk_bytes(b->dir);
 
-        if (used < least) {
-            least = used;
+        if (counts)
+            now += s->stats.gc_segments + s->stats.segments_released;
+        if (now != seen)
             since = rt_now();
-        }
+        seen = now;
         rt_sleep(t, 200 * NS_PER_MS);
     }
     return 0;

@@ -56,6 +56,8 @@ struct bkv_seg {
     bool known;         /* `allocated` is of this process, and not only what a table said */
     uint8_t victim;     /* the collector has it, for so many checkpoints more */
     bool damaged;       /* something in it cannot be read: left alone */
+    bool emptied;       /* everything current has been moved out of it */
+    bool has_large;     /* seen while that was done: a record whose extents a merge has to read */
     bool freeing;       /* the checkpoint that runs frees it, if it succeeds */
 };
 
@@ -127,6 +129,7 @@ struct bkv_stream_pos {
     uint64_t last_order; /* of its newest segment; 0: it never had one */
     uint32_t last_end;   /* bytes valid there, when it is not open */
     bool from_reserve;   /* opened when there was no room but for deletes */
+    bool tight;          /* opened when there was little room */
 };
 
 /* What a segment is wanted for: each leaves more to those before it. */
@@ -176,6 +179,9 @@ struct bkv {
     struct bkv_tree *tree;
     struct bkv_tree_io tree_io;
     uint64_t checkpoint_no; /* one more each time `tree` changes; from 1 */
+    uint64_t tree_order;    /* last_order when what the tree has was frozen */
+    bool reclaim_due;
+    uint64_t reclaims;      /* tries to free emptied segments, checkpoints included */
 
     /* Segments. */
     struct bkv_seg *seg;
@@ -420,6 +426,18 @@ void bkv_checkpoint_wake(struct bkv *s);
 int bkv_checkpoint(struct rt_task *t, struct bkv *s, struct bkv_hold *hold,
                    struct bkv_tree **out_tree);
 
+/**
+ * Frees segments that the collector has emptied without merging anything: the tree still has places
+ * in them, but for each such key a memtable has another one. Waits. A checkpoint does as well.
+ */
+void bkv_reclaim(struct rt_task *t, struct bkv *s);
+/** Whether a place that the tree has is one of those: its segment has been freed since. */
+static inline bool bkv_is_stale(const struct bkv *s, uint64_t addr)
+{
+    const struct bkv_seg *g = &s->seg[bkv_seg_of(s, addr)];
+
+    return g->state == BKV_SEG_FREE || g->state == BKV_SEG_READY || g->order > s->tree_order;
+}
 int bkv_checkpoints_init(struct bkv *s);
 void bkv_checkpoints_fini(struct bkv *s);
 /** Writes both slots, one after the other, each flushed; *super becomes s->super. */

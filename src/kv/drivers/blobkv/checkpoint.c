@@ -16,6 +16,8 @@
 
 #include <string.h>
 
+#define TIGHT_SEGMENTS 16u
+
 /* Who waits for a checkpoint. */
 struct waiter {
     struct rt_req req;
@@ -34,6 +36,7 @@ struct bkv_checkpoint_state {
     struct bkv_drop *drops; /* LARGE records whose extents are to be taken off */
     size_t ndrops, drops_max;
     bool short_of_memory; /* a drop could not be noted */
+    bool is_valid;        /* the last one succeeded: pos and last_order are the super slot's */
     struct bkv_super super;
 };
 
@@ -70,7 +73,7 @@ static void freeze_now(struct bkv *s, struct bkv_checkpoint_state *ck)
     memcpy(ck->pos, s->pos, sizeof(ck->pos));
     ck->last_seq = s->last_seq;
     ck->last_order = s->last_order;
-    ck->short_of_memory = false;
+    ck->short_of_memory = ck->is_valid = false;
     for (uint32_t i = 1; i < s->nsegs; i++) {
         must(s->seg[i].live_frozen == 0);
         s->seg[i].live_frozen = s->seg[i].live_active;
@@ -138,6 +141,13 @@ static void note_drop(struct bkv_checkpoint_state *ck, const struct bkv_place *o
     ck->drops[ck->ndrops++] = (struct bkv_drop){.addr = old->addr, .rec_len = old->rec_len};
 }
 
+static bool is_frozen_place(const struct bkv *s, struct bytes key, const struct bkv_place *place)
+{
+    const struct bkv_mem_entry *e = bkv_memtab_find(s->frozen, key);
+
+    return e != NULL && e->place.addr == place->addr && e->place.seq == place->seq;
+}
+
 static void replaced(struct bkv_merge *m, struct bytes key, const struct bkv_place *old)
 {
     struct bkv_checkpoint_state *ck = state_of(m);
@@ -145,6 +155,8 @@ static void replaced(struct bkv_merge *m, struct bytes key, const struct bkv_pla
 
     if (g == NULL || old->type == BKV_DELETE)
         return;
+    if (UNLIKELY(bkv_is_stale(ck->s, old->addr)) && !is_frozen_place(ck->s, key, old))
+        return; /* it counts no more since its segment was reclaimed */
     g->drop += old->rec_len;
     if (old->type == BKV_LARGE_VALUE)
         note_drop(ck, old);
@@ -198,13 +210,27 @@ static int drop_extents(struct rt_task *t, struct bkv_checkpoint_state *ck,
     return rc;
 }
 
-static bool has_index_victim(const struct bkv *s)
+/* Index segments of which little lives are emptied along: else each checkpoint would leave one
+ * behind for the leaves that outlive it. As many as there is room for, more when that is short. */
+static bool choose_index_victims(struct bkv *s)
 {
+    uint32_t avail = bkv_space_avail(s), reserve = bkv_space_index_reserve(s);
+    bool tight = avail < reserve + TIGHT_SEGMENTS, any = false;
+    uint64_t room = (avail > reserve ? avail - reserve + 1ull : 1ull) * s->segment_bytes;
+    uint32_t limit = tight ? s->segment_bytes / 2 : s->segment_bytes / 4;
+
     for (uint32_t i = 1; i < s->nsegs; i++) {
-        if (s->seg[i].victim > 0 && s->seg[i].stream == BKV_INDEX)
-            return true;
+        struct bkv_seg *g = &s->seg[i];
+
+        if (g->stream != BKV_INDEX || g->state != BKV_SEG_SEALED)
+            continue;
+        if (g->live_tree <= limit && g->live_tree <= room) {
+            g->victim = MAX(g->victim, 1u);
+            room -= g->live_tree;
+        }
+        any |= g->victim > 0;
     }
-    return false;
+    return any;
 }
 
 static int merge(struct rt_task *t, struct bkv_checkpoint_state *ck, struct bkv_tree **out_tree)
@@ -212,7 +238,7 @@ static int merge(struct rt_task *t, struct bkv_checkpoint_state *ck, struct bkv_
     struct bkv *s = ck->s;
     int rc;
 
-    if (bkv_memtab_count(s->frozen) == 0 && !has_index_victim(s)) {
+    if (!choose_index_victims(s) && bkv_memtab_count(s->frozen) == 0) {
         *out_tree = bkv_tree_ref(s->tree);
     } else {
         ck->merge = (struct bkv_merge){
@@ -404,6 +430,17 @@ static int write_part(struct rt_task *t, struct root_writer *w, root_encode_fn e
     return 0;
 }
 
+/* What `n` extents of the last root take is nobody's any more. */
+static void drop_root(struct bkv *s, uint32_t first, uint32_t n)
+{
+    for (uint32_t i = first; i < n; i++) {
+        const struct bkv_root_extent *e = &s->super.extent[i];
+
+        seg_at(s, le64_get(e->addr))->drop +=
+            (uint32_t)round_up_u64(le32_get(e->len), BKV_PAGE_BYTES);
+    }
+}
+
 static int write_root(struct rt_task *t, struct bkv_checkpoint_state *ck,
                       const struct bkv_tree *tree)
 {
@@ -417,12 +454,7 @@ static int write_root(struct rt_task *t, struct bkv_checkpoint_state *ck,
     if (buf == NULL)
         return -ENOMEM;
     /* The root of the checkpoint before this one is not needed any more then. */
-    for (uint32_t i = 0; i < le32_get(s->super.nextents); i++) {
-        const struct bkv_root_extent *e = &s->super.extent[i];
-
-        seg_at(s, le64_get(e->addr))->drop +=
-            (uint32_t)round_up_u64(le32_get(e->len), BKV_PAGE_BYTES);
-    }
+    drop_root(s, 0, le32_get(s->super.nextents));
     ck->super.nextents = le32_make(0);
     memset(ck->super.extent, 0, sizeof(ck->super.extent));
     rc = place_root(t, ck, fences);
@@ -508,6 +540,7 @@ static void adopt(struct bkv *s, struct bkv_checkpoint_state *ck, struct bkv_tre
         g->freeing = false;
     }
     s->tree = tree;
+    s->tree_order = ck->last_order;
     s->checkpoint_no++;
     bkv_tree_put(old);
     ck->ndrops = 0;
@@ -551,12 +584,106 @@ static int run(struct rt_task *t, struct bkv *s, struct bkv_checkpoint_state *ck
         rc = write_super(t, ck, tree);
     if (rc == 0) {
         adopt(s, ck, tree);
+        ck->is_valid = true;
         return 0;
     }
     if (tree != NULL)
         bkv_tree_put(tree);
     forget(s, ndrops, ck);
     return rc;
+}
+
+/* --- reclaiming without a merge --------------------------------------------------------------- */
+
+static bool can_reclaim(const struct bkv_checkpoint_state *ck, uint32_t idx)
+{
+    const struct bkv_seg *g = &ck->s->seg[idx];
+
+    return g->state == BKV_SEG_SEALED && g->emptied && !g->has_large && g->live_active == 0 &&
+           g->live_held == 0 && g->order <= ck->last_order && idx != ck->pos[g->stream].segment;
+}
+
+/* The table of now, beside the fences that are there. */
+static int write_table(struct rt_task *t, struct bkv_checkpoint_state *ck)
+{
+    CLEANUP(free_p) uint8_t *buf = aligned_alloc(4096, ROOT_BUF_BYTES + BKV_PAGE_BYTES);
+    struct bkv *s = ck->s;
+    uint64_t table = (uint64_t)s->nsegs * sizeof(struct bkv_seg_entry), old = 0;
+    uint64_t old_table = (uint64_t)le32_get(s->super.nsegments) * sizeof(struct bkv_seg_entry);
+    uint32_t n = le32_get(s->super.nextents);
+    struct root_writer w = {.ck = ck, .buf = buf};
+    int rc;
+
+    if (buf == NULL)
+        return -ENOMEM;
+    while (n > 0 && old < old_table)
+        old += le32_get(s->super.extent[--n].len);
+    must(old == old_table);
+    drop_root(s, n, le32_get(s->super.nextents));
+    w.extent = n;
+    ck->super.nextents = le32_make(n);
+    rc = place_root(t, ck, table);
+    return rc == 0 ? write_part(t, &w, table_part, NULL, table) : rc;
+}
+
+static int reclaim_now(struct rt_task *t, struct bkv *s, struct bkv_checkpoint_state *ck)
+{
+    int rc;
+
+    /* What was moved has to be durable before the place it came from is used again. */
+    rc = bkv_flush(t, s);
+    ck->super = s->super;
+    if (rc == 0)
+        rc = write_table(t, ck);
+    if (rc == 0)
+        rc = bkv_flush(t, s);
+    if (rc < 0)
+        return rc;
+    ck->super.nsegments = le32_make(s->nsegs);
+    ck->super.pos[BKV_INDEX] = position_of(&s->pos[BKV_INDEX]);
+    rc = bkv_super_write(t, s, &ck->super);
+    if (rc < 0)
+        return rc;
+    for (uint32_t i = 1; i < s->nsegs; i++) {
+        struct bkv_seg *g = &s->seg[i];
+
+        g->live_tree = g->freeing ? 0 : (uint32_t)live_after(g);
+        g->added = g->drop = 0;
+        if (g->freeing)
+            bkv_seg_free(s, i);
+        g->freeing = false;
+    }
+    bkv_supply_wake(s);
+    bkv_space_wake(s);
+    bkv_collector_wake(s);
+    return 0;
+}
+
+static void reclaim(struct rt_task *t, struct bkv *s)
+{
+    struct bkv_checkpoint_state *ck = s->ckpt;
+    uint32_t n = 0;
+
+    /* Only what a checkpoint of this process tells the place of in the log. */
+    if (s->poison != 0 || s->frozen != NULL || !ck->is_valid)
+        return;
+    for (uint32_t i = 1; i < s->nsegs; i++) {
+        s->seg[i].freeing = can_reclaim(ck, i);
+        n += s->seg[i].freeing;
+    }
+    if (n > 0 && reclaim_now(t, s, ck) < 0)
+        forget(s, ck->ndrops, ck);
+}
+
+void bkv_reclaim(struct rt_task *t, struct bkv *s)
+{
+    uint64_t before = s->reclaims;
+
+    while (s->reclaims == before && s->poison == 0 && !s->stopped) {
+        s->reclaim_due = true;
+        rt_cond_wake_all(&s->checkpoint_wanted);
+        (void)rt_cond_wait(t, &s->checkpoint_done);
+    }
 }
 
 static void answer(struct bkv *s, struct bkv_checkpoint_state *ck, int rc)
@@ -600,6 +727,7 @@ static void one(struct rt_task *t, struct bkv *s)
         s->stats.checkpoint_ns += rt_now() - began;
     }
     answer(s, ck, rc);
+    s->reclaims++;
     rt_cond_wake_all(&s->checkpoint_done);
     if (!list_empty(&s->checkpoint_waiting))
         s->checkpoint_due = true;
@@ -623,8 +751,15 @@ int bkv_checkpointer(struct rt_task *t, void *store)
 
     rt_task_shield(t, true);
     while (!s->stopped || s->checkpoint_due) {
-        if (!s->checkpoint_due) {
+        if (!s->checkpoint_due && !s->reclaim_due) {
             (void)rt_cond_wait(t, &s->checkpoint_wanted);
+            continue;
+        }
+        if (!s->checkpoint_due) {
+            s->reclaim_due = false;
+            reclaim(t, s);
+            s->reclaims++;
+            rt_cond_wake_all(&s->checkpoint_done);
             continue;
         }
         s->checkpoint_due = false;

@@ -565,9 +565,10 @@ static int fill_block(struct rt_task *t, struct bkv *s, struct bkv_block *b,
     enum admit stop;
     int rc;
 
-    if (s->pos[BKV_HOT].segment != 0 && s->pos[BKV_HOT].from_reserve) {
+    /* What the index will need grows with each record: when room is short, each block asks. */
+    if (s->pos[BKV_HOT].segment != 0 && s->pos[BKV_HOT].tight) {
         rc = bkv_space_room(s, BKV_NEED_DATA);
-        s->pos[BKV_HOT].from_reserve = deletes_only = rc < 0;
+        deletes_only = rc < 0;
         if (rc == -ENOSPC)
             refuse(s, -ENOSPC, true);
     }

@@ -14,19 +14,13 @@
 
 #define QUIET_NS NS_PER_S
 #define PAUSE_MAX_NS (20 * NS_PER_MS)
-#define FULL_SHARE 0.92 /* a segment that lives more than that is not worth moving */
+#define FULL_SHARE 0.95 /* a segment that lives more than that is not worth moving */
 #define TIDY_SHARE 0.6  /* when nothing is needed, only what is mostly dead */
 #define INDEX_SHARE 0.5 /* pages of the index are rewritten often, without being asked */
 #define VICTIM_ROUNDS 3 /* checkpoints after which it may be chosen again, if it is still there */
-#define VAIN_MAX 16     /* rounds that give no segment, before the store is called full */
-#define TIDY_BYTES (64 * MIB) /* moved, before a checkpoint frees what was emptied */
-
-/* How many segments are emptied before a checkpoint frees them, which may rewrite all leaves: so
- * that it costs a fraction of what was moved. */
-static uint32_t batch_of(const struct bkv *s)
-{
-    return MIN(MAX(4 * bkv_space_index_reserve(s), 8u), 64u);
-}
+#define RECLAIM_BYTES (16 * MIB) /* of emptied segments, before they are freed */
+#define VAIN_MAX 4               /* rounds that give no segment, before the store is called full */
+#define TIDY_BYTES (64 * MIB)    /* moved, before a checkpoint frees what was emptied */
 
 /* How many segments should be there for data; below it collecting begins. */
 static uint32_t wanted(const struct bkv *s)
@@ -42,6 +36,11 @@ static uint32_t spare(const struct bkv *s)
     uint32_t avail = bkv_space_avail(s), reserve = bkv_space_reserve(s, BKV_NEED_DATA);
 
     return avail > reserve ? avail - reserve : 0;
+}
+
+static uint32_t reclaim_batch(const struct bkv *s)
+{
+    return MIN(MAX((uint32_t)(RECLAIM_BYTES / s->segment_bytes), 8u), 64u);
 }
 
 void bkv_collector_pace(struct rt_task *t, struct bkv *s)
@@ -151,28 +150,44 @@ static bool collect_one(struct rt_task *t, struct collector *c, double max_share
     return true;
 }
 
-/* Somebody waits for a segment: whatever it takes. */
+/* Frees what was emptied; true when there is room then, and whoever waits has been told. */
+static bool has_room_now(struct rt_task *t, struct collector *c)
+{
+    struct bkv *s = c->s;
+
+    bkv_reclaim(t, s);
+    c->emptied = 0;
+    if (spare(s) == 0)
+        return false;
+    s->want_room = false;
+    bkv_space_wake(s);
+    return true;
+}
+
+/* Somebody waits for a segment: whatever it takes. A merge only when emptying gives nothing. */
 static void make_room(struct rt_task *t, struct collector *c)
 {
     struct bkv *s = c->s;
     uint32_t best = 0, vain = 0;
 
     while (s->want_room && !s->closing && s->poison == 0) {
-        uint64_t emptied;
+        bool moved = true;
 
-        while (c->emptied < batch_of(s) && !s->closing && collect_one(t, c, FULL_SHARE))
-            ;
-        emptied = c->emptied;
-        /* It frees them, and shows what was replaced since the last one. */
-        if (checkpoint(t, c) < 0)
-            s->full = true;
+        if (has_room_now(t, c))
+            break;
+        for (unsigned n = 0; moved && n < reclaim_batch(s) && !s->closing; n++)
+            moved = collect_one(t, c, FULL_SHARE);
+        if (c->emptied > 0 && has_room_now(t, c))
+            break;
         vain = bkv_space_avail(s) > best ? 0 : vain + 1;
         best = MAX(best, bkv_space_avail(s));
-        if (spare(s) == 0 && vain > 0 && (emptied == 0 || vain >= VAIN_MAX))
+        if (vain % 2 == 0)
+            continue;
+        if (vain >= VAIN_MAX || checkpoint(t, c) < 0) {
             s->full = true; /* until something is deleted */
-        if (spare(s) > 0 || s->full)
             s->want_room = false;
-        bkv_space_wake(s);
+            bkv_space_wake(s);
+        }
     }
 }
 
@@ -245,8 +260,10 @@ int bkv_collector(struct rt_task *t, void *store)
             } else if (spare(s) < wanted(s)) {
                 s->collector_due = collect_one(t, &c, FULL_SHARE);
                 /* The next checkpoint would come by itself, but perhaps too late. */
-                if (c.emptied >= batch_of(s) || (c.emptied > 0 && !s->collector_due))
-                    (void)checkpoint(t, &c);
+                if (c.emptied >= reclaim_batch(s) || (!s->collector_due && c.emptied > 0)) {
+                    bkv_reclaim(t, s);
+                    c.emptied = 0;
+                }
             } else if (!is_quiet(&c)) {
                 s->quiet = false;
             } else if (is_untidy(s) && c.tidied_at != s->stats.ops + 1) {

@@ -298,6 +298,8 @@ static int collect(struct rt_task *t, struct bkv_mover *m, const uint8_t *buf,
 
     if (rec->type == BKV_DELETE)
         return 0;
+    if (rec->type == BKV_LARGE_VALUE)
+        s->seg[bkv_seg_of(s, addr)].has_large = true;
     if (!block_has_room(s, m, rec->rec_len))
         return 1;
     key = key_of_move(s, buf, &copy);
@@ -409,7 +411,7 @@ static int close_block(struct rt_task *t, struct bkv_mover *m, struct walk *w, s
     return rc;
 }
 
-int bkv_move_segment(struct rt_task *t, struct bkv_mover *m, uint32_t idx)
+static int move_all(struct rt_task *t, struct bkv_mover *m, uint32_t idx)
 {
     struct bkv *s = m->s;
     struct walk w = {.idx = idx, .gen = s->seg[idx].gen, .off = s->sector_bytes};
@@ -423,8 +425,10 @@ int bkv_move_segment(struct rt_task *t, struct bkv_mover *m, uint32_t idx)
         const uint8_t *buf;
 
         rc = next_record(t, m, &w, &buf, &rec);
-        if (rc == 0 && m->nmoves == 0)
+        if (rc == 0 && m->nmoves == 0) {
+            s->seg[idx].emptied = s->seg[idx].state == BKV_SEG_SEALED;
             return 0;
+        }
         if (rc == 1)
             rc = collect(t, m, buf, &rec,
                          ((uint64_t)idx << s->segment_shift) + (w.off - rec.rec_len));
@@ -437,5 +441,17 @@ int bkv_move_segment(struct rt_task *t, struct bkv_mover *m, uint32_t idx)
             bkv_collector_pace(t, s);
         }
     }
+    return rc;
+}
+
+int bkv_move_segment(struct rt_task *t, struct bkv_mover *m, uint32_t idx)
+{
+    struct bkv *s = m->s;
+    uint64_t addr = (uint64_t)idx << s->segment_shift;
+    int rc;
+
+    bkv_pin(s, addr); /* a checkpoint may free it while it is read; it is not used again before */
+    rc = move_all(t, m, idx);
+    bkv_unpin(s, addr);
     return rc;
 }

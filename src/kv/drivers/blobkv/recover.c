@@ -645,7 +645,10 @@ int bkv_recover(struct rt_task *t, struct bkv *s, struct err *why)
     if (rc < 0)
         return rc;
     s->last_seq = r.max_seq = le64_get(s->super.last_seq);
-    s->last_order = le64_get(s->super.last_order);
+    s->last_order = s->tree_order = le64_get(s->super.last_order);
+    for (uint32_t i = 1; i < s->nsegs;
+         i++) /* pages of the index may be newer than what they tell */
+        s->last_order = MAX(s->last_order, s->seg[i].order);
     bkv_memtab_free(s->active);
     s->active = s->replay_memtab = bkv_memtab_new(REPLAY_MEMTAB_BYTES);
     r.buf = aligned_alloc(4096, buf);

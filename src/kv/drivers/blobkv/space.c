@@ -8,8 +8,10 @@
 
 #include <string.h>
 
-#define GC_RESERVE 6u     /* segments the collector works with */
-#define DELETE_RESERVE 2u /* and those deletes may still use */
+#define GC_RESERVE_MIN 6u    /* segments the collector works with: these, or */
+#define GC_RESERVE_SHARE 64u /* one in so many */
+#define DELETE_RESERVE 2u    /* and those deletes may still use */
+#define TIGHT_SEGMENTS 16u
 #define LEAF_KEYS_MIN 30u /* a page of the index has at least so many keys, of usual length */
 
 int bkv_space_init(struct bkv *s, uint32_t nsegs)
@@ -77,7 +79,7 @@ void bkv_seg_free(struct bkv *s, uint32_t idx)
     g->stream = 0;
     g->end = 0;
     g->victim = 0;
-    g->damaged = false;
+    g->damaged = g->emptied = g->has_large = false;
     g->freed_at = s->freed_at = ++s->stamp;
     s->full = false;
 }
@@ -135,7 +137,13 @@ uint32_t bkv_space_index_reserve(const struct bkv *s)
      */
     pages = leaves + entries / LEAF_KEYS_MIN + 2;
     pages += (leaves * 96 + (uint64_t)s->nsegs * sizeof(struct bkv_seg_entry)) / BKV_PAGE_BYTES + 2;
-    return (uint32_t)(pages / (s->segment_bytes / BKV_PAGE_BYTES - 1)) + 1;
+    /* One is begun, and one more for what is rewritten to empty others. */
+    return (uint32_t)(pages / (s->segment_bytes / BKV_PAGE_BYTES - 1)) + 2;
+}
+
+static uint32_t gc_reserve(const struct bkv *s)
+{
+    return MAX(s->nsegs / GC_RESERVE_SHARE, GC_RESERVE_MIN);
 }
 
 uint32_t bkv_space_reserve(const struct bkv *s, enum bkv_need need)
@@ -147,9 +155,9 @@ uint32_t bkv_space_reserve(const struct bkv *s, enum bkv_need need)
         return bkv_space_index_reserve(s);
     /* Twice: pages of the index lie in segments that are half dead. */
     case BKV_NEED_DELETE:
-        return 2 * bkv_space_index_reserve(s) + GC_RESERVE;
+        return 2 * bkv_space_index_reserve(s) + gc_reserve(s);
     default:
-        return 2 * bkv_space_index_reserve(s) + GC_RESERVE + DELETE_RESERVE;
+        return 2 * bkv_space_index_reserve(s) + gc_reserve(s) + DELETE_RESERVE;
     }
 }
 
@@ -203,6 +211,7 @@ int bkv_seg_open(struct bkv *s, enum bkv_stream stream, enum bkv_need need,
         .offset = stream == BKV_INDEX ? BKV_PAGE_BYTES : s->sector_bytes,
         .last_order = g->order,
         .from_reserve = need != BKV_NEED_DATA,
+        .tight = bkv_space_avail(s) < bkv_space_reserve(s, BKV_NEED_DATA) + TIGHT_SEGMENTS,
     };
     s->opened++;
     bkv_collector_wake(s);

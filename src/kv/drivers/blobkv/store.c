@@ -17,6 +17,7 @@
 
 #define SEGMENT_MIN (256 * KIB)
 #define SEGMENT_MAX (8 * MIB)
+#define CLUSTER_MIN (64 * KIB)
 #define SEGMENTS_WANTED 2048u
 #define SEGMENTS_MIN 8u
 #define MEMTAB_MAX (64 * MIB)
@@ -446,6 +447,22 @@ static void let_go(struct rt_task *t, struct bkv *s)
     bkv_free(s);
 }
 
+/* Clusters of a device that becomes a store: half a segment, for each costs a page of metadata. */
+static uint32_t choose_clusters(struct rt_task *t, const char *blk_uri)
+{
+    struct blk_dev *dev;
+    struct err why;
+    uint64_t len, cluster;
+
+    if (blk_open(t, blk_uri, &dev, &why) < 0)
+        return 0; /* opening the store will say why */
+    len = blk_info(dev)->nblocks * blk_info(dev)->block_bytes;
+    blk_close(t, dev);
+    cluster = len < 128 * MIB ? CLUSTER_MIN : 1ull << log2_of(len / (2 * SEGMENTS_WANTED));
+    return (uint32_t)MIN(MAX(cluster, len < 128 * MIB ? CLUSTER_MIN : SEGMENT_MIN),
+                         SEGMENT_MAX / 2);
+}
+
 int bkv_open(struct rt_task *t, struct bkv *s, const char *blk_uri, struct err *why)
 {
     /* Nothing is unmapped: a file that somebody has written ahead stays so. */
@@ -454,6 +471,8 @@ int bkv_open(struct rt_task *t, struct bkv *s, const char *blk_uri, struct err *
     bool is_new = false;
     int rc;
 
+    if (!s->opts.read_only)
+        format.blob.cluster_bytes = choose_clusters(t, blk_uri);
     snprintf(s->name, sizeof(s->name), "kv.%s", s->opts.store);
     list_init(&s->queue);
     list_init(&s->snaps);

@@ -543,20 +543,6 @@ static int next_segment(struct rt_task *t, struct bkv *s, bool *deletes_only,
     return rc == -EAGAIN || rc == -ENOSPC ? 1 : rc;
 }
 
-/* Who wants nothing but the flush does not stand behind those who wait for room: the collector,
- * which makes that room, may be among them. */
-static void take_flushes(struct bkv *s, struct bkv_block *b)
-{
-    struct bkv_op *op;
-
-    list_for_each (op, &s->queue, struct bkv_op, link) {
-        if (op->type != 0 || op->nparts != 0)
-            continue;
-        list_del(&op->link);
-        list_add_tail(&b->flushes, &op->link);
-    }
-}
-
 /* Fills the block, and opens a segment for it when that is needed. */
 static int fill_block(struct rt_task *t, struct bkv *s, struct bkv_block *b,
                       struct bkv_seg_info *opened, bool *out_opened)
@@ -577,10 +563,8 @@ static int fill_block(struct rt_task *t, struct bkv *s, struct bkv_block *b,
     stop = collect(s, b, deletes_only);
     if (stop == ADMIT_STOP_ROOM && b->nrecs == 0) {
         rc = next_segment(t, s, &deletes_only, opened);
-        if (rc == 1) {
+        if (rc == 1)
             s->stats.waits_space++;
-            take_flushes(s, b);
-        }
         if (rc != 0)
             return MIN(rc, 0);
         *out_opened = true;

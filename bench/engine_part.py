@@ -259,7 +259,7 @@ def session_gets(b, engine):
 
 def session_small(b, engine):
     s = b.scale
-    cache = max(s.small_items * 256, 32 * MIB)
+    cache = max(s.small_items * 512, 32 * MIB)
     path = b.fresh(engine)
     more = dict(items=s.small_items, value=100, cache=cache)
     b.add(SMALL_PUT, engine, last(b.engine(engine, path, ["fill@32"], **more), "fill"))

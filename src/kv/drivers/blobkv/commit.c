@@ -311,11 +311,33 @@ static bool gives_space(const struct bkv_op *op)
     return op->type == BKV_DELETE || op->keep_seq != 0;
 }
 
+/* An op that wants nothing but the flush. True: it was one. */
+static bool admit_flush(struct bkv_block *b, struct bkv_op *op)
+{
+    if (op->type != 0 || op->nparts > 0)
+        return false;
+    list_del(&op->link);
+    list_add_tail(&b->flushes, &op->link);
+    b->progress = true;
+    return true;
+}
+
+/* All of them: a store without room for anything else has them, too. */
+static void collect_flushes(struct bkv *s, struct bkv_block *b)
+{
+    struct bkv_op *op;
+
+    list_for_each (op, &s->queue, struct bkv_op, link)
+        (void)admit_flush(b, op);
+}
+
 static enum admit admit(struct bkv *s, struct bkv_block *b, struct bkv_op *op, bool deletes_only)
 {
     unsigned n;
     int rc;
 
+    if (admit_flush(b, op))
+        return ADMIT;
     if ((deletes_only && !gives_space(op)) || key_busy(b, op))
         return ADMIT_SKIP;
     rc = judge(s, op);
@@ -343,20 +365,6 @@ static enum admit admit(struct bkv *s, struct bkv_block *b, struct bkv_op *op, b
     for (unsigned i = 0; i < n; i++)
         block_add_record(b, op->nparts > 0 ? &op->part[i] : op);
     return ADMIT;
-}
-
-/* Those that want nothing but the flush: a store without room has it, too. */
-static void collect_flushes(struct bkv *s, struct bkv_block *b)
-{
-    struct bkv_op *op;
-
-    list_for_each (op, &s->queue, struct bkv_op, link) {
-        if (op->type != 0 || op->nparts > 0)
-            continue;
-        list_del(&op->link);
-        list_add_tail(&b->flushes, &op->link);
-        b->progress = true;
-    }
 }
 
 /* Fills the block from the queue. Says what stopped it. */

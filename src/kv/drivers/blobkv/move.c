@@ -65,7 +65,7 @@ void bkv_mover_free(struct bkv_mover *m)
 
 /* --- is it the current version ---------------------------------------------------------------- */
 
-/* The table has one promise: a slot that names this record's sector names this record. */
+/* Whether the table says that the key's current record begins in the sector of addr. */
 static bool hot_names(const struct bkv *s, uint64_t hash, uint64_t addr)
 {
     struct bkv_hot_hit hit[8];
@@ -78,14 +78,15 @@ static bool hot_names(const struct bkv *s, uint64_t hash, uint64_t addr)
     return false;
 }
 
-/* 1 yes; 0 no; or why it cannot be said. */
+/* 1 yes; 0 no; or why it cannot be said. `alone`: no other record begins in its sector, so that
+ * the table, which knows sectors and a part of the hash, cannot mean a neighbour. */
 static int is_current(struct rt_task *t, struct bkv *s, struct bytes key, uint64_t hash,
-                      uint64_t addr)
+                      uint64_t addr, bool alone)
 {
     struct bkv_place place;
     int rc;
 
-    if (hot_names(s, hash, addr))
+    if (alone && hot_names(s, hash, addr))
         return 1;
     rc = bkv_find(t, s, key, &place);
     if (rc == -ENOENT)
@@ -287,7 +288,7 @@ static void empty_block(struct bkv_mover *m)
 
 /* Takes the record into the block if it lives. 1: the block has no room for it, nothing is done. */
 static int collect(struct rt_task *t, struct bkv_mover *m, const uint8_t *buf,
-                   const struct bkv_record_out *rec, uint64_t addr)
+                   const struct bkv_record_out *rec, uint64_t addr, bool alone)
 {
     struct bkv *s = m->s;
     uint8_t *at = m->block + m->fill;
@@ -308,17 +309,18 @@ static int collect(struct rt_task *t, struct bkv_mover *m, const uint8_t *buf,
     hash = bkv_hash(s, key);
     memcpy(at, buf, rec->rec_len);
     if (copy.key.len == 0) { /* decrypted into the scratch, which others use while we wait */
-        rc = hot_names(s, hash, addr) ? 1 : -EAGAIN;
+        rc = alone && hot_names(s, hash, addr) ? 1 : -EAGAIN;
         if (rc == -EAGAIN) {
             CLEANUP(free_p) uint8_t *own = malloc(key.len);
 
             if (own == NULL)
                 return -ENOMEM;
             memcpy(own, key.ptr, key.len);
-            rc = is_current(t, s, bytes_make(own, key.len), hash, addr);
+            rc = is_current(t, s, bytes_make(own, key.len), hash, addr, alone);
         }
     } else {
-        rc = is_current(t, s, bytes_make(((struct bkv_record *)at)->data, key.len), hash, addr);
+        rc = is_current(t, s, bytes_make(((struct bkv_record *)at)->data, key.len), hash, addr,
+                        alone);
     }
     if (rc <= 0)
         return rc;
@@ -332,6 +334,7 @@ static int collect(struct rt_task *t, struct bkv_mover *m, const uint8_t *buf,
 struct walk {
     uint32_t idx, gen;
     uint32_t off;          /* of the next record, or block */
+    uint32_t prev;         /* of the record before it; 0: none */
     uint32_t block_end;    /* of the block that off is in; 0: a block begins at off */
     uint32_t win, win_len; /* what of the segment is in the window */
 };
@@ -429,11 +432,15 @@ static int move_all(struct rt_task *t, struct bkv_mover *m, uint32_t idx)
             s->seg[idx].emptied = s->seg[idx].state == BKV_SEG_SEALED;
             return 0;
         }
-        if (rc == 1)
-            rc = collect(t, m, buf, &rec,
-                         ((uint64_t)idx << s->segment_shift) + (w.off - rec.rec_len));
-        else if (rc == 0)
+        if (rc == 1) {
+            uint32_t at = w.off - rec.rec_len;
+            bool alone = w.prev / 512 != at / 512 && at % 512 + rec.rec_len >= 512;
+
+            rc = collect(t, m, buf, &rec, ((uint64_t)idx << s->segment_shift) + at, alone);
+            w.prev = at;
+        } else if (rc == 0) {
             rc = 1; /* the end: what is left */
+        }
         if (rc == 1) {
             if (before.off < s->seg[idx].end)
                 w = before;

@@ -4,6 +4,7 @@
 #include "rt/io.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -11,6 +12,8 @@
 #include <unistd.h>
 
 #define LOCKS_MAX_BYTES 65536
+#define LOOK_AGAIN_NS (5 * NS_PER_MS)
+#define LOOK_AGAIN_MAX 400 /* two seconds */
 
 /* One line of /proc/locks: "12: FLOCK  ADVISORY  WRITE 4242 fe:00:1234 0 EOF". */
 static bool line_names(const char *line, const struct stat *st, long *out_pid)
@@ -70,16 +73,31 @@ static long find_holder(struct rt_task *t, int fd)
     return rt_offload(t, find_line, &f) == 0 ? f.pid : 0;
 }
 
+/* Whether a process is no more. Its lock may outlive it: the kernel takes an io_uring apart, and
+ * lets go of the files that it refers to, after the process has ended. */
+static bool has_ended(long pid)
+{
+    return pid > 0 && kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+}
+
 int blk_file_lock(struct rt_task *t, int fd, const char *path, bool writes, struct err *why)
 {
-    int rc = rt_flock(t, fd, (writes ? LOCK_EX : LOCK_SH) | LOCK_NB);
-    long pid;
+    long pid = 0;
+    int rc;
 
-    if (rc == 0)
-        return 0;
-    if (rc != -EAGAIN)
-        return err_set(why, rc, "%s: cannot be locked: %s", path, err_str(rc));
-    pid = find_holder(t, fd);
+    for (unsigned n = 0;; n++) {
+        rc = rt_flock(t, fd, (writes ? LOCK_EX : LOCK_SH) | LOCK_NB);
+        if (rc == 0)
+            return 0;
+        if (rc != -EAGAIN)
+            return err_set(why, rc, "%s: cannot be locked: %s", path, err_str(rc));
+        pid = find_holder(t, fd);
+        if (!has_ended(pid) || n == LOOK_AGAIN_MAX)
+            break;
+        rc = rt_sleep(t, LOOK_AGAIN_NS);
+        if (rc < 0)
+            return err_set(why, rc, "%s: cannot be locked: %s", path, err_str(rc));
+    }
     if (pid == getpid())
         return err_set(why, -EBUSY, "%s: this process has it open already, by another URI", path);
     if (pid > 0)

@@ -425,7 +425,7 @@ static int move_all(struct rt_task *t, struct bkv_mover *m, uint32_t idx)
     while (rc == 0 && !s->closing) {
         struct walk before = w;
         struct bkv_record_out rec;
-        const uint8_t *buf;
+        const uint8_t *buf = NULL;
 
         rc = next_record(t, m, &w, &buf, &rec);
         if (rc == 0 && m->nmoves == 0) {

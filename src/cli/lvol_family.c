@@ -67,7 +67,11 @@ static int work_stop(struct lvol_cli *l, struct work *w, int rc, const struct er
     return 0;
 }
 
-int lvol_cli_inflate(struct rt_task *t, struct lvol_cli *l)
+typedef int (*work_fn)(struct rt_task *t, const struct lvs *lvs, uint64_t id,
+                       const struct lvol_progress *progress, struct err *why);
+
+/* Long work on one volume, which tells how far it is. */
+static int work_on(struct rt_task *t, struct lvol_cli *l, work_fn fn)
 {
     struct work w;
     const struct lvol_progress p = {progress, &w};
@@ -78,21 +82,17 @@ int lvol_cli_inflate(struct rt_task *t, struct lvol_cli *l)
     if (rc < 0)
         return rc;
     work_start(l, &w);
-    return work_stop(l, &w, lvol_inflate(t, &l->lvs, id, &p, &why), &why);
+    return work_stop(l, &w, fn(t, &l->lvs, id, &p, &why), &why);
+}
+
+int lvol_cli_inflate(struct rt_task *t, struct lvol_cli *l)
+{
+    return work_on(t, l, lvol_inflate);
 }
 
 int lvol_cli_decouple(struct rt_task *t, struct lvol_cli *l)
 {
-    struct work w;
-    const struct lvol_progress p = {progress, &w};
-    struct err why = {""};
-    uint64_t id;
-    int rc = lvol_cli_find(t, l, cli_arg(l->c, 2), &id);
-
-    if (rc < 0)
-        return rc;
-    work_start(l, &w);
-    return work_stop(l, &w, lvol_decouple(t, &l->lvs, id, &p, &why), &why);
+    return work_on(t, l, lvol_decouple);
 }
 
 int lvol_cli_shallow_copy(struct rt_task *t, struct lvol_cli *l)

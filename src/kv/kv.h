@@ -75,6 +75,8 @@ struct kv_stream; /* opaque; belongs to the channel that opened it. At most KV_S
 struct kv_snap;   /* the driver's own, opaque; of the device */
 struct kv_held;
 struct kv_emul;
+struct kv_select;
+struct kv_select_result;
 
 #define KV_STREAMS_MAX 4096
 
@@ -314,6 +316,9 @@ struct kv_driver {
     int (*counters)(struct rt_task *t, struct kv_dev *dev,
                     void (*each)(void *arg, const char *name, uint64_t value), void *arg);
     void (*abandon)(struct kv_dev *dev); /* see kv_abandon(); NULL: nothing to free */
+    /* Runs a query where the device is, see kv/select.h; on the channel's reactor. May be NULL. */
+    int (*select)(struct rt_task *t, struct kv_chan *chan, const struct kv_select *q,
+                  struct kv_select_result *res, struct err *why);
 };
 
 void *kv_driver_dev(const struct kv_dev *dev);

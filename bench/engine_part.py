@@ -112,6 +112,14 @@ def file_bytes(data):
     return max(int(size), 64 * MIB) // MIB * MIB
 
 
+def write_file(path, size):
+    """A file whose blocks have all been written once."""
+    with open(path, "wb") as f:
+        for _ in range(size // MIB):
+            f.write(bytes(MIB))
+        os.fsync(f.fileno())
+
+
 class Failed(Exception):
     """An engine could not do what a session asks for: its rows are missing, the others go on."""
 
@@ -187,18 +195,21 @@ class Bench:
     def add(self, row, engine, line):
         self.rows.setdefault(row, {}).setdefault(engine, []).append(line)
 
-    def fio(self, row, rw, bs, depth, size, seconds=None, *more):
-        """fio on a file that has been written before, O_DIRECT, io_uring."""
-        seconds = seconds or self.scale.seconds
+    def fio(self, row, rw, bs, depth, size, *more, new=False, name="fio"):
+        """fio on a file that has been written before, or once through one that has nothing in it; O_DIRECT, io_uring."""
         path = self.dir / "fio.img"
         base = ["fio", "--name=x", f"--filename={path}", f"--size={size}", "--direct=1", "--ioengine=io_uring",
                 "--output-format=json"]
+        how = ["--time_based", f"--runtime={round(self.scale.seconds * 1000)}ms"]
         try:
-            if not path.exists() or path.stat().st_size < size:
+            if new:
+                path.unlink(missing_ok=True)
+                how = ["--fallocate=none"]
+            elif not path.exists() or path.stat().st_size < size:
                 subprocess.run(base + ["--rw=write", "--bs=1M", "--iodepth=4", "--end_fsync=1"], capture_output=True,
                                check=True)
-            proc = subprocess.run(base + [f"--rw={rw}", f"--bs={bs}", f"--iodepth={depth}", "--time_based",
-                                          f"--runtime={round(seconds * 1000)}ms", *more], capture_output=True, text=True, check=True)
+            proc = subprocess.run(base + [f"--rw={rw}", f"--bs={bs}", f"--iodepth={depth}", *how, *more],
+                                  capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError) as e:
             say(f"fio: {e}: no comparison with the disk")
             return
@@ -209,7 +220,7 @@ class Bench:
                    "p999_us": at.get("99.900000", 0)}
         ops = max(side["total_ios"], 1)
         cpu = (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] * 1e3 / ops
-        self.add(row, "fio", {"per_s": side["iops"], "cpu_us": cpu, "ops": ops, "bytes": ops * bs, "written": 0,
+        self.add(row, name, {"per_s": side["iops"], "cpu_us": cpu, "ops": ops, "bytes": ops * bs, "written": 0,
                               "write" if "write" in rw else "read": latency, "rss": 0})
 
 
@@ -228,6 +239,7 @@ WA_UNIFORM, WA_ZIPF = "overwrite at 85 % full, uniform", "overwrite at 85 % full
 SMALL_PUT, SMALL_GET = "put 100 B, durable, 32 writers", "get 100 B, depth 32, cached"
 MIB_PUT, MIB_GET = "put 1 MiB, durable, depth 4", "get 1 MiB, depth 4"
 BIG_PUT, BIG_GET = "put {} MiB, durable, depth 2", "get {} MiB, depth 2"
+WRITTEN, FIO_WRITTEN = "kvasir, written", "fio, written"  # on files that had been written before
 RAW = "write 4 KiB + fdatasync, depth 1"
 
 
@@ -276,6 +288,11 @@ def session_large(b, engine):
         more = dict(items=items, value=value, cache=max(s.cache, 64 * MIB))
         b.add(put, engine, last(b.engine(engine, path, [f"fill@{depth}"], **more), "fill"))
         b.add(get, engine, last(b.engine(engine, path, [f"get@{depth}{s.limit}"], **more), "get"))
+        if engine == "kvasir":
+            path = b.fresh(engine)
+            write_file(path / "kvasir.img", items * value * 5 // 4 + 256 * MIB)
+            lines = b.engine(engine, path, [f"fill@{depth}"], **more, more="&segment=8M")
+            b.add(put, WRITTEN, last(lines, "fill"))
 
 
 def session_overwrite(b, engine):
@@ -359,7 +376,8 @@ def disk(b):
         b.fio(row, "randread", bs, depth, size // bs * bs)
     b.fio(SCANV, "randread", 4096, 32, size)
     for value, depth, put, get, n in ((MIB, 4, MIB_PUT, MIB_GET, s.mib_items), (s.big_bytes, 2, b.big_put, b.big_get, s.big_items)):
-        b.fio(put, "write", value, depth, n * value, None, "--end_fsync=1")
+        b.fio(put, "write", value, depth, n * value, "--end_fsync=1", new=True)
+        b.fio(put, "write", value, depth, n * value, "--end_fsync=1", name=FIO_WRITTEN)
         b.fio(get, "read", value, depth, n * value)
     (b.dir / "fio.img").unlink(missing_ok=True)
     path = b.fresh("raw")
@@ -485,6 +503,10 @@ def bars(b):
     def of_disk(row, wanted):
         return Bar(f"{row}: rate / fio's", over(t.per_s(row, k), t.per_s(row, "fio")), wanted)
 
+    def of_disk_written(row, wanted):
+        return Bar(f"{row}, in a file written before: rate / fio's",
+                   over(t.per_s(row, WRITTEN), t.per_s(row, FIO_WRITTEN)), wanted)
+
     def written(row, wanted):
         return Bar(f"{row}: bytes written per byte", t.wa(row, k), wanted, most=True)
 
@@ -499,8 +521,8 @@ def bars(b):
         ahead(MIX, 3.0, *rocks),
         Bar(f"{MIX}: p99.9/p50 of puts / that of write + fdatasync", over(t.tail(MIX, k), t.tail(RAW, "raw")), 2.0, True),
         ahead(SMALL_PUT, 1.2), written(SMALL_PUT, 3.0), ahead(SMALL_GET, 1.0, ["rocksdb", "leveldb"], "RocksDB's, LevelDB"),
-        of_disk(MIB_PUT, 0.9), of_disk(MIB_GET, 0.9), cpu(MIB_PUT, 1 / 3), cpu(MIB_GET, 1 / 3),
-        of_disk(b.big_put, 0.9), of_disk(b.big_get, 0.9), cpu(b.big_put, 1 / 3), cpu(b.big_get, 1 / 3),
+        of_disk(MIB_PUT, 0.9), of_disk_written(MIB_PUT, 0.9), of_disk(MIB_GET, 0.9), cpu(MIB_PUT, 1 / 3), cpu(MIB_GET, 1 / 3),
+        of_disk(b.big_put, 0.9), of_disk_written(b.big_put, 0.9), of_disk(b.big_get, 0.9), cpu(b.big_put, 1 / 3), cpu(b.big_get, 1 / 3),
         ahead(SCAN, 1.0), ahead(LIST, 1.0), of_disk(SCANV, 0.9),
         written(PUT_DURABLE, 1.1), written(WA_UNIFORM, 4.5), written(WA_ZIPF, 3.0),
         Bar("disk after deleting 90 % / live bytes", over(disk_live, live), 1.2, most=True),

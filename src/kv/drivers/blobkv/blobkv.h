@@ -192,6 +192,7 @@ struct bkv {
     uint32_t nready;
     uint32_t supplying;     /* one is on its way to being ready */
     uint32_t opened;        /* segments since the store was opened */
+    uint32_t opened_large;  /* of those, for large values */
     struct rt_cond space_changed, supply_wanted;
     bool supply_due;        /* the supplier has to look again */
     bool alloc_failed;      /* the blobstore had no clusters for us; tried again when asked */

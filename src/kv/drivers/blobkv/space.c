@@ -173,6 +173,21 @@ int bkv_space_room(struct bkv *s, enum bkv_need need)
     return -EAGAIN;
 }
 
+/* Takes one that is ready: large values leave those that have been written to the log, where each
+ * flush would have to allocate. */
+static uint32_t take_ready(struct bkv *s, enum bkv_stream stream)
+{
+    uint32_t at = 0, idx;
+
+    while (at < s->nready && s->seg[s->ready[at]].written == (stream == BKV_LARGE))
+        at++;
+    if (at == s->nready)
+        at = 0;
+    idx = s->ready[at];
+    memmove(s->ready + at, s->ready + at + 1, (--s->nready - at) * sizeof(s->ready[0]));
+    return idx;
+}
+
 int bkv_seg_open(struct bkv *s, enum bkv_stream stream, enum bkv_need need,
                  struct bkv_seg_info *out)
 {
@@ -187,8 +202,7 @@ int bkv_seg_open(struct bkv *s, enum bkv_stream stream, enum bkv_need need,
     bkv_supply_wake(s);
     if (s->nready == 0)
         return -EAGAIN;
-    idx = s->ready[0];
-    memmove(s->ready, s->ready + 1, --s->nready * sizeof(s->ready[0]));
+    idx = take_ready(s, stream);
     g = &s->seg[idx];
     must(g->state == BKV_SEG_READY);
     must(g->readers == 0);
@@ -214,6 +228,7 @@ int bkv_seg_open(struct bkv *s, enum bkv_stream stream, enum bkv_need need,
         .tight = bkv_space_avail(s) < bkv_space_reserve(s, BKV_NEED_DATA) + TIGHT_SEGMENTS,
     };
     s->opened++;
+    s->opened_large += stream == BKV_LARGE;
     bkv_collector_wake(s);
     return 0;
 }
@@ -240,6 +255,9 @@ void bkv_seg_seal(struct bkv *s, enum bkv_stream stream)
         return;
     s->seg[pos->segment].state = BKV_SEG_SEALED;
     s->seg[pos->segment].end = pos->offset;
+    /* But for a rest that is not worth zeroes. */
+    if (s->segment_bytes - pos->offset <= s->segment_bytes / 16)
+        s->seg[pos->segment].written = true;
     pos->last_end = pos->offset;
     pos->segment = 0;
 }

@@ -16,17 +16,41 @@
 #define ZERO_IOVS 4u
 #define RELEASE_KEEP_BYTES (64 * MIB) /* free, but not given back */
 
-static uint32_t ready_target(const struct bkv *s)
+static uint32_t ahead(const struct bkv *s)
 {
     uint32_t n = (uint32_t)(READY_BYTES / s->segment_bytes);
 
-    n = MIN(MAX(n, READY_MIN), MAX(s->nsegs / 32, READY_MIN));
+    return MIN(MAX(n, READY_MIN), MAX(s->nsegs / 32, READY_MIN));
+}
+
+/* How many are to be ready for log and index: with zeroes in them, where that is of use. */
+static uint32_t log_target(const struct bkv *s)
+{
     /* Who stores one value and leaves shall not pay for more than one segment. */
-    n = MIN(n, 1 + s->opened);
-    if (s->quiet)
-        n = 1;
+    uint32_t n = s->quiet ? 1 : MIN(ahead(s), MAX(s->opened - s->opened_large, 1u));
+
     n = MAX(n, bkv_space_index_reserve(s));
     return MIN(n, BKV_READY_MAX);
+}
+
+/* And for chunks of large values, where zeroes would cost as much as the chunks. */
+static uint32_t large_target(const struct bkv *s)
+{
+    return s->quiet ? 0 : MIN(ahead(s), s->opened_large);
+}
+
+static uint32_t ready_target(const struct bkv *s)
+{
+    return MIN(log_target(s) + large_target(s), BKV_READY_MAX);
+}
+
+static uint32_t ready_written(const struct bkv *s)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < s->nready; i++)
+        n += s->seg[s->ready[i]].written;
+    return n;
 }
 
 static uint64_t clusters_of(const struct bkv *s, uint32_t segs)
@@ -107,6 +131,9 @@ static int prepare(struct rt_task *t, struct bkv *s, uint32_t idx, const uint8_t
 /* One more segment ready. 0; -ENOSPC none can be had now; or what failed. */
 static int supply_one(struct rt_task *t, struct bkv *s, const uint8_t *zeroes)
 {
+    uint32_t written = ready_written(s);
+    /* Those for chunks first: these take what is ready for the log if there is nothing else. */
+    bool for_log = written < log_target(s) && s->nready - written >= large_target(s);
     uint32_t bare;
     uint32_t idx = find_usable(s, &bare);
     int rc = 0;
@@ -126,7 +153,7 @@ static int supply_one(struct rt_task *t, struct bkv *s, const uint8_t *zeroes)
     s->supplying = 1;
     bkv_cache_drop(s->cache, (uint64_t)idx << s->segment_shift, s->segment_bytes);
     /* Nobody waits for the zeroes if nothing else is ready. */
-    if (!s->seg[idx].written && s->nready > 0)
+    if (!s->seg[idx].written && for_log && s->nready > 0)
         rc = prepare(t, s, idx, zeroes);
     s->supplying = 0;
     if (rc == 0) {

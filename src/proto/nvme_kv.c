@@ -2,6 +2,7 @@
 #include "proto/nvme_kv.h"
 
 #include "proto/nvme_kv_vendor.h"
+#include "proto/nvme_select.h"
 
 #include <errno.h>
 
@@ -20,10 +21,20 @@ const char *nvme_kv_opcode_name(uint8_t opc)
         return "delete";
     case NVME_KV_EXIST:
         return "exist";
+    case NVME_KV_AM_STORE:
+        return "store (CSD)";
+    case NVME_KV_AM_RETRIEVE:
+        return "retrieve (CSD)";
     case NVME_KV_SELECT_SEND:
+    case NVME_KV_SELECT_SEND_OLD:
         return "send select";
     case NVME_KV_SELECT_RECEIVE:
+    case NVME_KV_SELECT_RECEIVE_OLD:
         return "retrieve select";
+    case NVME_SEL_QUERY:
+        return "query";
+    case NVME_SEL_RESULT:
+        return "result";
     case NVME_KVV_CLOSE:
         return "close";
     case NVME_KVV_OPEN:

@@ -37,20 +37,24 @@ static int add_devices(struct cli *c, json_t *devs, json_t *nvmf, const char *nq
 
     for (unsigned i = 0; i < c->opts.nrepeats; i++) {
         const char *kind = c->opts.repeat[i].def->name, *uri;
-        bool kv = strcmp(kind, "kv") == 0;
+        bool csd = strcmp(kind, "csd") == 0, kv = csd || strcmp(kind, "kv") == 0;
+        json_t *ns;
 
         if (!kv && strcmp(kind, "block") != 0)
             continue;
         uri = split_name(c->opts.repeat[i].text, ++nsid, name, sizeof(name));
+        ns = json_pack("{s:i, s:s}", "nsid", (int)nsid, kv ? "kvdev_name" : "bdev_name", name);
+        if (csd)
+            json_object_set_new(ns, "csd", json_true());
         if (add(devs, kv ? "kvdev_create" : "bdev_kvasir_create",
                 json_pack("{s:s, s:s}", "name", name, "uri", uri)) < 0 ||
             add(nvmf, kv ? "nvmf_subsystem_add_kv_ns" : "nvmf_subsystem_add_ns",
-                json_pack("{s:s, s:{s:i, s:s}}", "nqn", nqn, "namespace", "nsid", (int)nsid,
-                          kv ? "kvdev_name" : "bdev_name", name)) < 0)
+                json_pack("{s:s, s:o}", "nqn", nqn, "namespace", ns)) < 0)
             return cli_usage(c, "--%s %s: not valid UTF-8", kind, c->opts.repeat[i].text);
     }
     if (nsid == 0)
-        return cli_usage(c, "nothing to serve: give --kv NAME=URI or --block NAME=URI");
+        return cli_usage(
+            c, "nothing to serve: give --kv NAME=URI, --csd NAME=URI or --block NAME=URI");
     return 0;
 }
 
@@ -142,6 +146,9 @@ static int serve_run(struct rt_task *t, struct cli *c)
 
 static const struct opt serve_opts[] = {
     {"kv", 0, OPT_STR, true, "NAME=URI", NULL, "serve a key-value device; may be given many times"},
+    {"csd", 0, OPT_STR, true, "NAME=URI", NULL,
+     "serve a key-value device in the CSD dialect, as a namespace of the NVM command set; may be "
+     "given many times"},
     {"block", 0, OPT_STR, true, "NAME=URI", NULL, "serve a block device; may be given many times"},
     {"listen", 0, OPT_STR, true, "ADDR:PORT", NULL,
      "where to listen, 127.0.0.1:4420 without it; port 0 picks one; may be given many times"},
@@ -153,7 +160,7 @@ static const struct opt serve_opts[] = {
 
 const struct cli_verb verb_serve = {
     .name = "serve",
-    .args = "--kv NAME=URI... --block NAME=URI...",
+    .args = "--kv NAME=URI... --csd NAME=URI... --block NAME=URI...",
     .summary = "serve devices over NVMe/TCP, in the foreground",
     .about =
         "Opens the devices and offers them as namespaces 1, 2, ... (in the order given) of one "
@@ -161,6 +168,8 @@ const struct cli_verb verb_serve = {
         "ADDRESS:PORT NQN\" for each address, and below it the URI of each namespace. "
         "SIGUSR1 logs statistics, SIGUSR2 prints the events kept by --trace. The discovery "
         "service answers on the same addresses.\n\n"
+        "A key-value device may be served twice, by --kv and by --csd with the same URI: both are "
+        "views of the same keys. See docs/protocols/csd.md for the commands of --csd.\n\n"
         "This is kvasird from flags; larger set-ups have a configuration file, see "
         "kvasird(8).",
     .examples =

@@ -32,6 +32,7 @@ struct daemon_ns {
     struct list link;
     char nqn[DAEMON_NAME_MAX];
     uint32_t nsid;
+    bool csd; /* a key-value device in the CSD dialect */
     struct daemon_dev *dev;
 };
 

@@ -162,14 +162,16 @@ static int parse_id(const char *name, const char *text, uint8_t out[16], struct 
     return 0;
 }
 
-static int remember_ns(struct daemon *d, const char *nqn, uint32_t nsid, struct daemon_dev *dev)
+static int remember_ns(struct daemon *d, const char *nqn, const struct nvmf_ns_config *cfg,
+                       struct daemon_dev *dev)
 {
     struct daemon_ns *ns = calloc(1, sizeof(*ns));
 
     if (ns == NULL)
         return -ENOMEM;
     snprintf(ns->nqn, sizeof(ns->nqn), "%s", nqn);
-    ns->nsid = nsid;
+    ns->nsid = cfg->nsid;
+    ns->csd = cfg->csd;
     ns->dev = dev;
     list_add_tail(&d->namespaces, &ns->link);
     return 0;
@@ -196,6 +198,7 @@ static int add_namespace(struct rt_task *t, struct daemon *d, const json_t *para
     cfg.nsid = (uint32_t)nsid;
     cfg.kv = dev->kv;
     cfg.blk = dev->blk;
+    cfg.csd = kv && method_bool(obj, "csd", false);
     if (uuid != NULL) {
         rc = parse_id("uuid", uuid, uuid_bytes, why);
         if (rc < 0)
@@ -212,7 +215,7 @@ static int add_namespace(struct rt_task *t, struct daemon *d, const json_t *para
     if (rc == 0)
         rc = nvmf_ns_add(t, d->target, nqn, &cfg, &cfg.nsid, why);
     if (rc == 0)
-        rc = remember_ns(d, nqn, cfg.nsid, dev);
+        rc = remember_ns(d, nqn, &cfg, dev);
     *out_result = json_integer(cfg.nsid);
     return rc;
 }
@@ -247,6 +250,7 @@ static const struct method_param kv_ns_params[] = {
     {"nsid", METHOD_U64, false, "namespace identifier; the lowest free one without it", NULL},
     {"uuid", METHOD_STR, false, "identifier; without it one that stays the same", NULL},
     {"nguid", METHOD_STR, false, "32 hexadecimal digits", NULL},
+    {"csd", METHOD_BOOL, false, "in the CSD dialect, as a namespace of the NVM command set", NULL},
     {NULL},
 };
 

@@ -18,6 +18,13 @@ static bool first_of_nqn(struct daemon *d, const struct daemon_ns *ns)
     return false;
 }
 
+static const char *kind(const struct daemon_ns *ns)
+{
+    if (ns->csd)
+        return "csd";
+    return ns->dev->kv != NULL ? "key-value" : "block";
+}
+
 static const char *dev_uri(const struct daemon_dev *dev)
 {
     return dev->kv != NULL ? kv_uri(dev->kv) : blk_uri(dev->blk);
@@ -33,8 +40,7 @@ static json_t *namespaces_json(struct daemon *d, const char *nqn)
 
         if (strcmp(ns->nqn, nqn) != 0)
             continue;
-        obj = json_pack("{s:i, s:s}", "nsid", (int)ns->nsid, "kind",
-                        ns->dev->kv != NULL ? "key-value" : "block");
+        obj = json_pack("{s:i, s:s}", "nsid", (int)ns->nsid, "kind", kind(ns));
         json_object_set_new(obj, "name", json_string(ns->dev->name));
         json_object_set_new(obj, "uri", json_string(dev_uri(ns->dev)));
         json_array_append_new(list, obj);
@@ -62,7 +68,7 @@ static void print_one(struct daemon *d, const struct daemon_listener *l,
     list_for_each (ns, &d->namespaces, struct daemon_ns, link) {
         if (strcmp(ns->nqn, first->nqn) == 0)
             fprintf(to, "  nvme+tcp://%s/%s?nsid=%u  %s %s (%s)\n", l->actual, ns->nqn, ns->nsid,
-                    ns->dev->kv != NULL ? "key-value" : "block", ns->dev->name, dev_uri(ns->dev));
+                    kind(ns), ns->dev->name, dev_uri(ns->dev));
     }
 }
 

@@ -48,7 +48,7 @@ const char *nvme_sel_status_text(uint16_t status);
 uint16_t nvme_sel_status_of_errno(int rc, bool extended);
 
 /* --- SEND SELECT: CDW10 bytes of the statement; key and KL; CDW11 15:8 options, 23:16 input
- *     format, 31:24 output format; DW0 id of the result, or of an error text -------------------- */
+ *     format, 31:24 output format; DW0 id of the result, or of an error text */
 
 #define NVME_SEL_HEADER_IN 0x01  /* the first line of CSV input names the columns */
 #define NVME_SEL_HEADER_OUT 0x02 /* CSV output: likewise */
@@ -68,7 +68,7 @@ uint16_t nvme_sel_send_decode(const struct nvme_sqe *sqe, bool csd, struct nvme_
 /** Host: fills opcode (85h) and fields. -ENAMETOOLONG. */
 int nvme_sel_send_encode(struct nvme_sqe *sqe, bool csd, const struct nvme_sel_send *s);
 
-/* --- RETRIEVE SELECT: CDW10 room; CDW11 7:0 options; CDW12 offset; CDW13 id; DW0 size ---------- */
+/* --- RETRIEVE SELECT: CDW10 room; CDW11 7:0 options; CDW12 offset; CDW13 id; DW0 size */
 
 #define NVME_SEL_KEEP 0x01        /* do not free the result */
 #define NVME_SEL_KEEP_UNREAD 0x02 /* free it only when offset + room reach its end */
@@ -85,7 +85,7 @@ void nvme_sel_receive_encode(struct nvme_sqe *sqe, const struct nvme_sel_receive
 /** Whether the result is freed by this command. */
 bool nvme_sel_receive_frees(const struct nvme_sel_receive *r, uint64_t result_bytes);
 
-/* --- the CSD dialect's own ---------------------------------------------------------------------- */
+/* --- the CSD dialect's own */
 
 #define NVME_CSD_STORE_APPEND 0x08 /* beside NVME_KV_STORE_*: after what is there */
 /** Get and Set Features of FID 20h on such a namespace: storage, queries. */
@@ -102,7 +102,7 @@ bool nvme_csd_list_put(struct nvme_kv_list_page *page, struct bytes key);
 /** As nvme_kv_list_next(), on a page begun by nvme_kv_list_begin(). */
 bool nvme_csd_list_next(struct nvme_kv_list_iter *it, struct bytes *out_key);
 
-/* --- the extended form: what the namespace says ------------------------------------------------- */
+/* --- the extended form: what the namespace says */
 
 #define NVME_SEL_MAGIC "KVASIRSQ"
 #define NVME_SEL_VERSION 1
@@ -127,7 +127,7 @@ static inline struct nvme_sel_id *nvme_sel_id_of(uint8_t vendor[256])
 bool nvme_sel_id_ok(const struct nvme_sel_id *id);
 
 /* --- QUERY (CDh): CDW10 bytes of data; DW0 id; DW1 bytes of the result (FFFFFFFFh: that or more).
- *     Failed: DW0 the id of an error text, or 0 -------------------------------------------------- */
+ *     Failed: DW0 the id of an error text, or 0 */
 
 enum nvme_sel_opcode {
     NVME_SEL_QUERY = 0xcd,  /* host to controller */
@@ -196,7 +196,7 @@ int nvme_sel_query_encode(struct nvme_sqe *sqe, void *data, const struct nvme_se
                           const struct bytes *keys);
 
 /* --- RESULT (CEh): CDW10 room; CDW11 id; CDW12/13 offset; CDW14 flags; DW0 bytes that came, DW1
- *     NVME_SEL_MORE ------------------------------------------------------------------------------ */
+ *     NVME_SEL_MORE */
 
 #define NVME_SEL_R_FREE (1u << 0) /* free it when the last byte has been read */
 #define NVME_SEL_R_DROP (1u << 1) /* free it after this, whatever has been read */

@@ -29,6 +29,7 @@ struct nvmf_cmd *nvmf_cmd_get(struct nvmf_conn *c)
     cmd->out_len = 0;
     cmd->dw0 = cmd->dw1 = 0;
     cmd->fused = NULL;
+    cmd->csd = false;
     cmd->trace_id = rt_trace_new();
     c->nbusy++;
     return cmd;
@@ -43,7 +44,7 @@ uint16_t nvmf_cmd_ns(struct nvmf_cmd *cmd)
 {
     struct nvmf_ns *ns = nvmf_ns_find(cmd->conn->table, le32_get(cmd->sqe.nsid));
 
-    if (ns == NULL || (ns->kv != NULL && !cmd->conn->kv_visible))
+    if (ns == NULL || (nvmf_ns_is_kv(ns) && !cmd->conn->kv_visible))
         return NVME_SC_INVALID_NS | NVME_SC_DNR;
     cmd->ns = ns;
     nvmf_cmd_use(cmd)->inflight++;

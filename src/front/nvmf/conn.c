@@ -142,6 +142,8 @@ static void dispatch(struct rt_task *t, struct nvmf_cmd *cmd, struct bytes data)
     ns = cmd->ns;
     if (ns->kv == NULL)
         nvmf_io_nvm(cmd, data);
+    else if (ns->csd)
+        nvmf_io_csd(cmd, data);
     else if (cmd->sqe.opc >= 0xc0)
         nvmf_io_kv_vendor(cmd, data);
     else

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Set Features and Get Features: one table says which there are and what can be done to them. */
 #include "front/nvmf/internal.h"
+#include "proto/nvme_select.h"
 
 #include <string.h>
 
@@ -53,7 +54,15 @@ static struct nvmf_ns *kv_ns(const struct nvmf_cmd *cmd)
 {
     struct nvmf_ns *ns = nvmf_ns_find(cmd->conn->table, le32_get(cmd->sqe.nsid));
 
-    return ns != NULL && ns->kv != NULL && nvmf_ctrlr_iocs(cmd->conn->ctrlr) ? ns : NULL;
+    return ns != NULL && nvmf_ns_is_kv(ns) && nvmf_ctrlr_iocs(cmd->conn->ctrlr) ? ns : NULL;
+}
+
+/* The CSD dialect has another meaning for 20h: what the namespace can do. */
+static bool is_csd(const struct nvmf_cmd *cmd)
+{
+    struct nvmf_ns *ns = nvmf_ns_find(cmd->conn->table, le32_get(cmd->sqe.nsid));
+
+    return ns != NULL && ns->csd && !cmd->conn->ctrlr->discovery;
 }
 
 /* --- Set -------------------------------------------------------------------------------------- */
@@ -113,6 +122,10 @@ uint16_t nvmf_features_set(struct nvmf_cmd *cmd, struct bytes data)
 
     if (f == NULL)
         return INVALID;
+    if (f->fid == NVME_FID_KV_CONFIG && is_csd(cmd)) {
+        cmd->dw0 = NVME_CSD_FEATURES;
+        return NVME_SC_SUCCESS;
+    }
     if (cdw10 & NVME_FEATURE_SAVE)
         return NVME_SC_FEATURE_NOT_SAVEABLE | NVME_SC_DNR;
     if (f->fid == NVME_FID_HOST_ID)
@@ -211,6 +224,10 @@ uint16_t nvmf_features_get(struct nvmf_cmd *cmd, uint8_t *page, uint32_t *out_le
 
     if (f == NULL || (f->fid == NVME_FID_WRITE_CACHE && !any_cache(cmd)))
         return INVALID;
+    if (f->fid == NVME_FID_KV_CONFIG && is_csd(cmd)) {
+        cmd->dw0 = NVME_CSD_FEATURES;
+        return NVME_SC_SUCCESS;
+    }
     if (f->per_ns && kv_ns(cmd) == NULL)
         return NVME_SC_INVALID_NS | NVME_SC_DNR;
     switch (NVME_FEATURE_SEL(cdw10)) {

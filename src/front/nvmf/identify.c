@@ -28,7 +28,7 @@ static struct nvmf_ns *visible(const struct nvmf_cmd *cmd, uint32_t nsid)
 {
     struct nvmf_ns *ns = nvmf_ns_find(table_of(cmd), nsid);
 
-    if (ns == NULL || (ns->kv != NULL && !nvmf_ctrlr_iocs(cmd->conn->ctrlr)))
+    if (ns == NULL || (nvmf_ns_is_kv(ns) && !nvmf_ctrlr_iocs(cmd->conn->ctrlr)))
         return NULL;
     return ns;
 }
@@ -180,6 +180,26 @@ static void ns_kv_as_nvm(struct rt_task *t, const struct nvmf_ns *ns, struct nvm
     id->lbaf[0].lbads = 9;
 }
 
+/*
+ * A CSD namespace as blocks: they read as zeroes and cannot be written, and say so. Linux makes a
+ * block device of every NVM namespace and looks for partitions on it; this lets it do so without
+ * an error in its log, and nobody can make a file system in what are not blocks. Its ioctl passes
+ * commands to a write-protected namespace as to any other.
+ */
+static void ns_csd(struct rt_task *t, const struct nvmf_ns *ns, struct nvme_id_ns *id)
+{
+    uint64_t size, used;
+
+    kv_size(t, ns, &size, &used);
+    id->nsze = id->ncap = le64_make(nvmf_csd_blocks(ns));
+    id->nuse = le64_make(MIN(used / 512, nvmf_csd_blocks(ns)));
+    id->nmic = NVME_NMIC_SHARED;
+    id->dlfeat = NVME_DLFEAT_READS_ZERO;
+    id->nsattr = NVME_NSATTR_WRITE_PROTECTED;
+    memcpy(id->nguid, ns->nguid, sizeof(id->nguid));
+    id->lbaf[0].lbads = (uint8_t)ns->block_shift;
+}
+
 static uint32_t vendor_caps(uint32_t kv_caps)
 {
     uint32_t caps = 0;
@@ -230,9 +250,9 @@ static uint16_t csi_ns(struct rt_task *t, const struct nvmf_cmd *cmd, uint8_t cs
         return INVALID;
     if (ns == NULL)
         return INVALID_NS;
-    if ((csi == NVME_CSI_KV) != (ns->kv != NULL))
+    if ((csi == NVME_CSI_KV) != nvmf_ns_is_kv(ns))
         return NVME_SC_INVALID_IOCS | NVME_SC_DNR;
-    if (ns->kv != NULL)
+    if (nvmf_ns_is_kv(ns))
         ns_kv(t, ns, (struct nvme_id_ns_kv *)page);
     return NVME_SC_SUCCESS;
 }
@@ -248,6 +268,8 @@ static uint16_t ns_basic(struct rt_task *t, const struct nvmf_cmd *cmd, uint8_t 
         return NVME_SC_SUCCESS; /* not active: zeroes */
     if (ns->kv == NULL)
         ns_nvm(ns, (struct nvme_id_ns *)page);
+    else if (ns->csd)
+        ns_csd(t, ns, (struct nvme_id_ns *)page);
     else if (cmd->conn->tgt->cfg.kv_strict_identify)
         return INVALID_NS;
     else
@@ -263,7 +285,7 @@ static uint16_t ns_indep(const struct nvmf_cmd *cmd, struct nvme_id_ns_indep *id
         return INVALID_NS;
     id->nsfeat = ns->volatile_cache ? 0 : NVME_NSFEAT_INDEP_VWCNP;
     id->nmic = NVME_NMIC_SHARED;
-    id->nsattr = ns->read_only ? NVME_NSATTR_WRITE_PROTECTED : 0;
+    id->nsattr = ns->read_only || ns->csd ? NVME_NSATTR_WRITE_PROTECTED : 0;
     id->nstat = NVME_NSTAT_NRDY;
     return NVME_SC_SUCCESS;
 }
@@ -278,7 +300,7 @@ static uint16_t ns_descs(const struct nvmf_cmd *cmd, uint8_t *page)
         return INVALID_NS;
     memcpy(ids.nguid, ns->nguid, sizeof(ids.nguid));
     memcpy(ids.uuid, ns->uuid, sizeof(ids.uuid));
-    ids.csi = ns->kv != NULL ? NVME_CSI_KV : NVME_CSI_NVM;
+    ids.csi = nvmf_ns_is_kv(ns) ? NVME_CSI_KV : NVME_CSI_NVM;
     return nvme_ns_desc_encode(page, NVME_IDENTIFY_BYTES, &ids) < 0 ? NVME_SC_INTERNAL
                                                                     : NVME_SC_SUCCESS;
 }
@@ -296,7 +318,7 @@ static uint16_t ns_list(const struct nvmf_cmd *cmd, int csi, struct nvme_ns_list
     for (uint32_t i = nsid + 1; i <= NVMF_NSID_MAX && n < ARRAY_LEN(list->nsid); i++) {
         const struct nvmf_ns *ns = visible(cmd, i);
 
-        if (ns != NULL && (csi < 0 || (ns->kv != NULL) == (csi == NVME_CSI_KV)))
+        if (ns != NULL && (csi < 0 || nvmf_ns_is_kv(ns) == (csi == NVME_CSI_KV)))
             list->nsid[n++] = le32_make(i);
     }
     return NVME_SC_SUCCESS;

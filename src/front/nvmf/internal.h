@@ -106,7 +106,8 @@ struct nvmf_ns {
     uint32_t nsid;
     struct blk_dev *blk;      /* exactly one of the two */
     struct kv_dev *kv;
-    uint32_t block_bytes;     /* NVM */
+    bool csd;                 /* kv in the CSD dialect, as an NVM namespace */
+    uint32_t block_bytes;     /* NVM and CSD */
     unsigned block_shift;
     bool read_only;
     bool volatile_cache;
@@ -164,7 +165,11 @@ static inline struct nvmf_ns *nvmf_ns_find(struct nvmf_ns *const *table, uint32_
 {
     return nsid <= NVMF_NSID_MAX ? table[nsid] : NULL;
 }
-bool nvmf_subsys_has(struct nvmf_ns *const *table, bool kv);
+/** Whether it is of the Key Value command set; CSD namespaces are of the NVM command set. */
+static inline bool nvmf_ns_is_kv(const struct nvmf_ns *ns)
+{
+    return ns->kv != NULL && !ns->csd;
+}
 
 /* --- controllers (ctrlr.c) -------------------------------------------------------------------- */
 
@@ -299,6 +304,7 @@ struct nvmf_cmd {
     struct list link;         /* in_wait, task_wait */
     struct nvmf_out_wait out;
     uint32_t dw0, dw1;
+    bool csd;                 /* the namespace speaks the CSD dialect */
     uint32_t key_len;
     uint8_t key[NVME_KV_KEY_MAX];
     struct nvmf_cmd *fused;   /* the first half */
@@ -533,10 +539,25 @@ void nvmf_admin_reply(struct rt_task *t, struct nvmf_cmd *cmd, const void *src, 
 void nvmf_io_nvm(struct nvmf_cmd *cmd, struct bytes data);
 void nvmf_io_kv(struct nvmf_cmd *cmd, struct bytes data);
 void nvmf_io_kv_vendor(struct nvmf_cmd *cmd, struct bytes data);
+void nvmf_io_csd(struct nvmf_cmd *cmd, struct bytes data);
+/** The commands that KV and CSD namespaces share; the key has been taken. */
+void nvmf_kv_store(struct nvmf_cmd *cmd, struct bytes data);
+void nvmf_kv_retrieve(struct nvmf_cmd *cmd);
+void nvmf_kv_list(struct nvmf_cmd *cmd);
+void nvmf_kv_delete(struct nvmf_cmd *cmd);
+void nvmf_kv_exist(struct nvmf_cmd *cmd);
+void nvmf_kv_flush(struct nvmf_cmd *cmd);
+/** What the host's buffer in CDW10 is wrong with; 0 when nothing. */
+uint16_t nvmf_kv_check_buffer(const struct nvmf_cmd *cmd);
+/** The status of an errno in the dialect of the command's namespace. */
+uint16_t nvmf_kv_status(const struct nvmf_cmd *cmd, int rc);
 /** Effects of I/O opcodes by command set: NVME_EFFECT_* or 0 when not supported. */
 uint32_t nvmf_nvm_effects(uint8_t opc);
 uint32_t nvmf_kv_effects(uint8_t opc);
 uint32_t nvmf_kv_vendor_effects(uint8_t opc);
+uint32_t nvmf_csd_effects(uint8_t opc);
+/** Size of a CSD namespace as an NVM namespace. Blocks. */
+uint64_t nvmf_csd_blocks(const struct nvmf_ns *ns);
 /** Sends `total` bytes of a stream from `from` on. Status. */
 int nvmf_send_stream(struct rt_task *t, struct nvmf_cmd *cmd, struct kv_stream *stream,
                      uint64_t from, uint32_t total);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Key Value commands of the standard set. A value that fits a buffer moves by one request, a larger
- * one as a stream by a task, whatever its size.
+ * Key Value commands of the standard set, and what the CSD dialect has in common with them (the
+ * rest is in io_csd.c). A value that fits a buffer moves by one request, a larger one as a stream
+ * by a task, whatever its size.
  */
 #include "front/nvmf/internal.h"
+#include "proto/nvme_select.h"
 
 #include <string.h>
 
@@ -47,16 +49,39 @@ static void submit(struct nvmf_cmd *cmd, rt_req_fn done)
     kv_submit(nvmf_cmd_use(cmd)->kv, &cmd->kv);
 }
 
-static uint16_t status_of(int rc)
+/* The CSD dialect has six statuses; what none of them means is 88h, "error". */
+static uint16_t csd_status(int rc)
 {
-    return nvme_status_of_errno(rc, NVME_FOR_KV);
+    switch (rc) {
+    case 0:
+        return NVME_SC_SUCCESS;
+    case -ENOENT:
+        return NVME_SC_KV_KEY_NOT_EXIST | NVME_SC_DNR;
+    case -EEXIST:
+        return NVME_SC_KV_KEY_EXISTS | NVME_SC_DNR;
+    case -ENAMETOOLONG:
+        return NVME_SC_KV_INVALID_KEY_SIZE | NVME_SC_DNR;
+    case -ENOSPC:
+    case -EROFS:
+    case -ENODEV:
+    case -ECANCELED:
+    case -ENOMEM:
+        return nvme_status_of_errno(rc, NVME_FOR_KV); /* any command of NVMe may say that */
+    default:
+        return NVME_SC_KV_UNRECOVERED | NVME_SC_DNR;
+    }
+}
+
+uint16_t nvmf_kv_status(const struct nvmf_cmd *cmd, int rc)
+{
+    return cmd->csd ? csd_status(rc) : nvme_status_of_errno(rc, NVME_FOR_KV);
 }
 
 static void simple_done(struct rt_req *req)
 {
     struct nvmf_cmd *cmd = container_of(req, struct nvmf_cmd, kv.req);
 
-    nvmf_cmd_complete(cmd, status_of(req->rc));
+    nvmf_cmd_complete(cmd, nvmf_kv_status(cmd, req->rc));
 }
 
 static uint32_t size_dw0(uint64_t len)
@@ -83,6 +108,8 @@ static uint32_t store_flags(const struct nvmf_cmd *cmd)
 
     flags |= so & NVME_KV_STORE_MUST_EXIST ? KV_F_MUST_EXIST : 0;
     flags |= so & NVME_KV_STORE_MUST_NOT_EXIST ? KV_F_MUST_NOT_EXIST : 0;
+    if (cmd->csd)
+        flags |= so & NVME_CSD_STORE_APPEND ? KV_F_APPEND : 0;
     return flags;
 }
 
@@ -122,13 +149,13 @@ static int store_task(struct rt_task *t, struct nvmf_cmd *cmd)
     int rc = check_condition(t, cmd);
 
     if (rc < 0)
-        return status_of(rc);
+        return nvmf_kv_status(cmd, rc);
     r = nvmf_kv_req(cmd, KV_STORE_OPEN);
     r->flags = store_flags(cmd);
     r->len = in->total;
     rc = nvmf_kv(t, cmd);
     if (rc < 0)
-        return status_of(rc);
+        return nvmf_kv_status(cmd, rc);
     stream = r->stream;
     nvmf_in_start(in);
     while ((rc = nvmf_in_next(t, in, &part)) > 0) {
@@ -142,25 +169,25 @@ static int store_task(struct rt_task *t, struct nvmf_cmd *cmd)
     }
     if (rc < 0) {
         end_stream(t, cmd, stream, KV_ABORT);
-        return in->status != 0 ? in->status : status_of(rc);
+        return in->status != 0 ? in->status : nvmf_kv_status(cmd, rc);
     }
     r = nvmf_kv_req(cmd, KV_COMMIT);
     r->stream = stream;
-    return status_of(nvmf_kv(t, cmd));
+    return nvmf_kv_status(cmd, nvmf_kv(t, cmd));
 }
 
-static void do_store(struct nvmf_cmd *cmd, struct bytes data)
+void nvmf_kv_store(struct nvmf_cmd *cmd, struct bytes data)
 {
     const struct kv_info *info = kv_info(cmd->ns->kv);
     uint32_t len = le32_get(cmd->sqe.cdw10);
     uint32_t conditions = store_flags(cmd) & (KV_F_MUST_EXIST | KV_F_MUST_NOT_EXIST);
 
     if (conditions == (KV_F_MUST_EXIST | KV_F_MUST_NOT_EXIST))
-        nvmf_cmd_complete(cmd, INVALID);
+        nvmf_cmd_complete(cmd, cmd->csd ? csd_status(-EINVAL) : INVALID);
     else if (UNLIKELY(cmd->ns->read_only))
         nvmf_cmd_complete(cmd, NVME_SC_NS_WRITE_PROTECTED | NVME_SC_DNR);
     else if (UNLIKELY(len > info->val_max))
-        nvmf_cmd_complete(cmd, NVME_SC_KV_INVALID_VALUE_SIZE | NVME_SC_DNR);
+        nvmf_cmd_complete(cmd, nvmf_kv_status(cmd, -EFBIG));
     else
         nvmf_cmd_data(cmd, data, len, 1, store_whole, store_task, conditions != 0);
 }
@@ -172,11 +199,17 @@ static void retrieve_done(struct rt_req *req)
     struct nvmf_cmd *cmd = container_of(req, struct nvmf_cmd, kv.req);
 
     if (req->rc < 0) {
-        nvmf_cmd_complete(cmd, status_of(req->rc));
+        nvmf_cmd_complete(cmd, nvmf_kv_status(cmd, req->rc));
         return;
     }
     cmd->dw0 = size_dw0(cmd->kv.value_len);
     nvmf_cmd_complete_data(cmd, (uint32_t)cmd->kv.moved);
+}
+
+/* Where a Retrieve begins: the CSD dialect's can do that. */
+static uint32_t retrieve_off(const struct nvmf_cmd *cmd)
+{
+    return cmd->csd ? le32_get(cmd->sqe.cdw12) : 0;
 }
 
 static void retrieve_with_buffer(struct nvmf_cmd *cmd)
@@ -184,6 +217,7 @@ static void retrieve_with_buffer(struct nvmf_cmd *cmd)
     struct kv_req *r = nvmf_kv_req(cmd, KV_RETRIEVE);
 
     r->flags = KV_F_NO_VERSION;
+    r->off = retrieve_off(cmd);
     r->len = cmd->out_len;
     submit(cmd, retrieve_done);
 }
@@ -195,7 +229,7 @@ static void size_done(struct rt_req *req)
 
     if (req->rc == 0)
         cmd->dw0 = size_dw0(cmd->kv.value_len);
-    nvmf_cmd_complete(cmd, status_of(req->rc));
+    nvmf_cmd_complete(cmd, nvmf_kv_status(cmd, req->rc));
 }
 
 /* Sends `total` bytes of a stream from `from` on. Status. */
@@ -219,7 +253,7 @@ int nvmf_send_stream(struct rt_task *t, struct nvmf_cmd *cmd, struct kv_stream *
             rc = -EIO; /* the stream is one version: it cannot have become shorter */
         if (rc < 0) {
             nvmf_out_drop(p);
-            return status_of(rc);
+            return nvmf_kv_status(cmd, rc);
         }
         nvmf_out_send(cmd, p, off, n, off + n == total);
         off += n;
@@ -229,19 +263,20 @@ int nvmf_send_stream(struct rt_task *t, struct nvmf_cmd *cmd, struct kv_stream *
 
 static int retrieve_task(struct rt_task *t, struct nvmf_cmd *cmd)
 {
-    uint32_t hbs = le32_get(cmd->sqe.cdw10);
+    uint32_t hbs = le32_get(cmd->sqe.cdw10), off = retrieve_off(cmd);
     struct kv_req *r = nvmf_kv_req(cmd, KV_RETRIEVE_OPEN);
     struct kv_stream *stream;
-    uint64_t len;
+    uint64_t len, rest;
     int rc, status;
 
     r->flags = KV_F_NO_VERSION;
     rc = nvmf_kv(t, cmd);
     if (rc < 0)
-        return status_of(rc);
+        return nvmf_kv_status(cmd, rc);
     stream = r->stream;
     len = r->value_len;
-    status = nvmf_send_stream(t, cmd, stream, 0, (uint32_t)MIN(len, (uint64_t)hbs));
+    rest = off < len ? len - off : 0;
+    status = nvmf_send_stream(t, cmd, stream, off, (uint32_t)MIN(rest, (uint64_t)hbs));
     end_stream(t, cmd, stream, KV_READ_CLOSE);
     if (status == NVME_SC_SUCCESS)
         cmd->dw0 = size_dw0(len);
@@ -249,7 +284,7 @@ static int retrieve_task(struct rt_task *t, struct nvmf_cmd *cmd)
 }
 
 /* The host's buffer, in CDW10: 0 when it is good. */
-static uint16_t check_buffer(const struct nvmf_cmd *cmd)
+uint16_t nvmf_kv_check_buffer(const struct nvmf_cmd *cmd)
 {
     uint32_t hbs = le32_get(cmd->sqe.cdw10);
 
@@ -260,10 +295,10 @@ static uint16_t check_buffer(const struct nvmf_cmd *cmd)
     return NVME_SC_SUCCESS;
 }
 
-static void do_retrieve(struct nvmf_cmd *cmd)
+void nvmf_kv_retrieve(struct nvmf_cmd *cmd)
 {
     uint32_t hbs = le32_get(cmd->sqe.cdw10);
-    uint16_t status = check_buffer(cmd);
+    uint16_t status = nvmf_kv_check_buffer(cmd);
 
     if (UNLIKELY(status != NVME_SC_SUCCESS)) {
         nvmf_cmd_complete(cmd, status);
@@ -279,73 +314,98 @@ static void do_retrieve(struct nvmf_cmd *cmd)
 
 /* --- List ------------------------------------------------------------------------------------- */
 
-/* Adds what the device lists to the page. 1: there is more to list and room; 0: done. */
-static int add_keys(struct nvme_kv_list_page *page, const struct kv_req *r, uint8_t *last,
-                    uint32_t *last_len)
-{
-    struct kv_list_iter it = kv_list_begin(r->iov->iov_base, r->moved);
-    struct bytes key;
+struct lister {
+    struct nvme_kv_list_page page;
+    uint8_t *last; /* KV_KEY_MAX bytes: where the device goes on */
+    uint32_t last_len;
+    bool full;
+    uint32_t matched; /* CSD: keys from the first on, those that are left out too */
+};
 
-    while (kv_list_next(&it, &key)) {
-        /* Keys that the command cannot name: other front ends have made them. */
-        if (key.len <= NVME_KV_KEY_MAX && !nvme_kv_list_put(page, key))
-            return 0;
-        memcpy(last, key.ptr, key.len);
-        *last_len = (uint32_t)key.len;
+/* Keys longer than a command can name, which other front ends have made, are no keys here. */
+static void add_key(const struct nvmf_cmd *cmd, struct lister *l, struct bytes key)
+{
+    if (key.len <= NVME_KV_KEY_MAX) {
+        if (!l->full)
+            l->full =
+                !(cmd->csd ? nvme_csd_list_put(&l->page, key) : nvme_kv_list_put(&l->page, key));
+        l->matched++;
     }
-    return r->more && r->nkeys > 0;
+    memcpy(l->last, key.ptr, key.len);
+    l->last_len = (uint32_t)key.len;
 }
 
-static int list_page(struct rt_task *t, struct nvmf_cmd *cmd, struct nvmf_piece *p, uint32_t cap,
-                     uint32_t *out_len)
+/* The dialect tells how many keys there are in all. Of a large store that would be a long walk for
+ * each page; a host sees from any number above NRK that there are more. */
+#define LIST_COUNT_MAX 65536u
+
+/* Whether there is more to list, and a reason to. */
+static bool go_on(const struct nvmf_cmd *cmd, const struct lister *l)
 {
-    uint8_t *scratch = p->buf->data + cap;
-    uint8_t *last = scratch + LIST_SCRATCH - KV_KEY_MAX;
-    uint32_t last_len = cmd->key_len;
+    if (!cmd->kv.more || cmd->kv.nkeys == 0)
+        return false;
+    return !l->full || (cmd->csd && l->matched < l->page.nkeys + LIST_COUNT_MAX);
+}
+
+static int list_page(struct rt_task *t, struct nvmf_cmd *cmd, uint8_t *scratch, struct lister *l)
+{
     uint32_t flags = 0;
-    struct nvme_kv_list_page page;
     int rc;
 
-    nvme_kv_list_init(&page, p->buf->data, cap);
-    memcpy(last, cmd->key, cmd->key_len);
     do {
         struct kv_req *r = nvmf_kv_req(cmd, KV_LIST);
+        struct kv_list_iter it;
+        struct bytes key;
 
         r->flags = flags;
-        r->key = bytes_make(last, last_len);
+        r->key = bytes_make(l->last, l->last_len);
         cmd->iov[0] = (struct iovec){.iov_base = scratch, .iov_len = LIST_SCRATCH - KV_KEY_MAX};
         r->len = cmd->iov[0].iov_len;
         rc = nvmf_kv(t, cmd);
+        if (rc < 0)
+            return rc;
+        it = kv_list_begin(scratch, cmd->kv.moved);
+        while (kv_list_next(&it, &key))
+            add_key(cmd, l, key);
         flags = KV_F_AFTER;
-    } while (rc == 0 && (rc = add_keys(&page, &cmd->kv, last, &last_len)) > 0);
-    *out_len = (uint32_t)page.used;
-    return rc;
+    } while (go_on(cmd, l));
+    return 0;
 }
 
 static int list_task(struct rt_task *t, struct nvmf_cmd *cmd)
 {
-    uint32_t cap = MIN(le32_get(cmd->sqe.cdw10), RT_BUF_LARGE_BYTES - LIST_SCRATCH) & ~3u;
-    struct nvmf_piece *p = nvmf_out_take(t, cmd->conn, cap + LIST_SCRATCH);
-    uint32_t len = 0;
+    uint32_t cap = MIN(le32_get(cmd->sqe.cdw10), RT_BUF_LARGE_BYTES - LIST_SCRATCH);
+    struct lister l = {.last_len = cmd->key_len};
+    struct nvmf_piece *p;
+    uint8_t *scratch;
     int rc;
 
+    if (!cmd->csd)
+        cap &= ~3u;
+    p = nvmf_out_take(t, cmd->conn, cap + LIST_SCRATCH);
     if (p == NULL)
         return NVME_SC_ABORT_REQ | NVME_SC_DNR;
-    rc = list_page(t, cmd, p, cap, &len);
+    scratch = p->buf->data + cap;
+    l.last = scratch + LIST_SCRATCH - KV_KEY_MAX;
+    nvme_kv_list_init(&l.page, p->buf->data, cap);
+    memcpy(l.last, cmd->key, cmd->key_len);
+    rc = list_page(t, cmd, scratch, &l);
     if (rc < 0) {
         nvmf_out_drop(p);
-        return status_of(rc);
+        return nvmf_kv_status(cmd, rc);
     }
-    nvmf_out_send(cmd, p, 0, len, true);
+    if (cmd->csd)
+        cmd->dw0 = l.matched;
+    nvmf_out_send(cmd, p, 0, (uint32_t)l.page.used, true);
     return NVME_SC_SUCCESS;
 }
 
-static void do_list(struct nvmf_cmd *cmd)
+void nvmf_kv_list(struct nvmf_cmd *cmd)
 {
-    uint16_t status = check_buffer(cmd);
+    uint16_t status = nvmf_kv_check_buffer(cmd);
 
     if (status == NVME_SC_SUCCESS && le32_get(cmd->sqe.cdw10) < NVME_KV_LIST_HEAD_BYTES)
-        status = INVALID;
+        status = cmd->csd ? NVME_SC_CMD_SIZE_LIMIT | NVME_SC_DNR : INVALID;
     if (status != NVME_SC_SUCCESS)
         nvmf_cmd_complete(cmd, status);
     else
@@ -359,13 +419,13 @@ static void delete_done(struct rt_req *req)
     struct nvmf_cmd *cmd = container_of(req, struct nvmf_cmd, kv.req);
     int rc = req->rc;
 
-    if (rc == -ENOENT &&
+    if (rc == -ENOENT && !cmd->csd &&
         !(atomic_load_explicit(&cmd->ns->kv_config, memory_order_relaxed) & NVME_KV_CONFIG_EDNEK))
         rc = 0;
-    nvmf_cmd_complete(cmd, status_of(rc));
+    nvmf_cmd_complete(cmd, nvmf_kv_status(cmd, rc));
 }
 
-static void do_delete(struct nvmf_cmd *cmd)
+void nvmf_kv_delete(struct nvmf_cmd *cmd)
 {
     if (cmd->ns->read_only) {
         nvmf_cmd_complete(cmd, NVME_SC_NS_WRITE_PROTECTED | NVME_SC_DNR);
@@ -375,9 +435,15 @@ static void do_delete(struct nvmf_cmd *cmd)
     submit(cmd, delete_done);
 }
 
-static void do_simple(struct nvmf_cmd *cmd, uint8_t op, uint32_t flags)
+void nvmf_kv_exist(struct nvmf_cmd *cmd)
 {
-    nvmf_kv_req(cmd, op)->flags = flags;
+    nvmf_kv_req(cmd, KV_STAT)->flags = KV_F_NO_VERSION;
+    submit(cmd, simple_done);
+}
+
+void nvmf_kv_flush(struct nvmf_cmd *cmd)
+{
+    nvmf_kv_req(cmd, KV_FLUSH);
     submit(cmd, simple_done);
 }
 
@@ -427,22 +493,22 @@ void nvmf_io_kv(struct nvmf_cmd *cmd, struct bytes data)
     }
     switch (cmd->sqe.opc) {
     case NVME_KV_STORE:
-        do_store(cmd, data);
+        nvmf_kv_store(cmd, data);
         break;
     case NVME_KV_RETRIEVE:
-        do_retrieve(cmd);
+        nvmf_kv_retrieve(cmd);
         break;
     case NVME_KV_LIST:
-        do_list(cmd);
+        nvmf_kv_list(cmd);
         break;
     case NVME_KV_DELETE:
-        do_delete(cmd);
+        nvmf_kv_delete(cmd);
         break;
     case NVME_KV_EXIST:
-        do_simple(cmd, KV_STAT, KV_F_NO_VERSION);
+        nvmf_kv_exist(cmd);
         break;
     default:
-        do_simple(cmd, KV_FLUSH, 0);
+        nvmf_kv_flush(cmd);
         break;
     }
 }

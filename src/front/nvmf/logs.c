@@ -126,8 +126,29 @@ static void changed(struct nvmf_ctrlr *ctrlr, struct nvme_ns_list *list)
     }
 }
 
-static uint16_t effects(uint8_t csi, struct nvme_log_effects *log)
+static bool any_csd(const struct nvmf_cmd *cmd)
 {
+    for (uint32_t i = 1; i <= NVMF_NSID_MAX; i++) {
+        const struct nvmf_ns *ns = nvmf_ns_find(cmd->conn->table, i);
+
+        if (ns != NULL && ns->csd)
+            return true;
+    }
+    return false;
+}
+
+static uint32_t io_effects(uint8_t csi, uint8_t opc, bool csd)
+{
+    if (csi == NVME_CSI_KV)
+        return nvmf_kv_effects(opc);
+    return nvmf_nvm_effects(opc) | (csd ? nvmf_csd_effects(opc) : 0);
+}
+
+static uint16_t effects(const struct nvmf_cmd *cmd, struct nvme_log_effects *log)
+{
+    uint8_t csi = nvme_log_csi(&cmd->sqe);
+    bool csd = any_csd(cmd);
+
     static const uint8_t admin[] = {NVME_OPC_GET_LOG_PAGE, NVME_OPC_IDENTIFY,
                                     NVME_OPC_ABORT,        NVME_OPC_SET_FEATURES,
                                     NVME_OPC_GET_FEATURES, NVME_OPC_ASYNC_EVENT_REQUEST,
@@ -138,8 +159,7 @@ static uint16_t effects(uint8_t csi, struct nvme_log_effects *log)
     for (size_t i = 0; i < sizeof(admin); i++)
         log->admin[admin[i]] = le32_make(NVME_EFFECT_CSUPP);
     for (unsigned i = 0; i < 256; i++)
-        log->io[i] = le32_make(csi == NVME_CSI_NVM ? nvmf_nvm_effects((uint8_t)i)
-                                                   : nvmf_kv_effects((uint8_t)i));
+        log->io[i] = le32_make(io_effects(csi, (uint8_t)i, csd));
     return NVME_SC_SUCCESS;
 }
 
@@ -183,7 +203,7 @@ static uint16_t fill(struct rt_task *t, struct nvmf_cmd *cmd, uint8_t *page, siz
         return NVME_SC_SUCCESS;
     default:
         *out_len = sizeof(struct nvme_log_effects);
-        return effects(nvme_log_csi(&cmd->sqe), (struct nvme_log_effects *)page);
+        return effects(cmd, (struct nvme_log_effects *)page);
     }
 }
 

@@ -86,6 +86,7 @@ struct nvmf_ns_config {
     uint32_t nsid;          /* 0: the lowest that is free */
     struct blk_dev *blk;    /* exactly one of the two */
     struct kv_dev *kv;
+    bool csd;               /* kv: as an NVM namespace with the commands of the CSD dialect */
     const uint8_t *uuid;    /* 16 bytes; NULL: from device, subsystem and NSID: stable */
     const uint8_t *nguid;   /* 16 bytes; NULL: same */
 };

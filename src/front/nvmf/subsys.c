@@ -430,6 +430,9 @@ static int fill_kv(struct nvmf_ns *ns, const struct nvmf_ns_config *cfg, struct 
 
     ns->read_only = info->caps & KV_CAP_READ_ONLY;
     ns->volatile_cache = info->caps & KV_CAP_VOLATILE_CACHE;
+    ns->csd = cfg->csd;
+    ns->block_bytes = 512;
+    ns->block_shift = 9;
     make_ids(ns, cfg, info->uuid);
     return kv_claim(cfg->kv, ns->read_only ? KV_CLAIM_READ : KV_CLAIM_SHARED_WRITE,
                     "NVMe/TCP target", why);
@@ -517,7 +520,7 @@ int nvmf_ns_add(struct rt_task *t, struct nvmf_target *tgt, const char *nqn,
 
     if (s == NULL)
         return -ENOENT;
-    if ((cfg->blk == NULL) == (cfg->kv == NULL))
+    if ((cfg->blk == NULL) == (cfg->kv == NULL) || (cfg->csd && cfg->kv == NULL))
         return err_set(why, -EINVAL, "a namespace is one block or one KV device");
     nsid = cfg->nsid != 0 ? cfg->nsid : free_nsid(s);
     if (nsid == 0 || nsid > NVMF_NSID_MAX)

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "virt/query/worker/engine.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static duckdb_database db;
+static duckdb_connection con;
+
+int qw_fail(struct qw_text *why, int rc, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(why->s, sizeof(why->s), fmt, ap);
+    va_end(ap);
+    return rc;
+}
+
+duckdb_connection qw_engine_con(void)
+{
+    return con;
+}
+
+/* A fork has the thread that called it and no other: an engine with more would be half a one. */
+static int count_threads(void)
+{
+    DIR *d = opendir("/proc/self/task");
+    struct dirent *e;
+    int n = 0;
+
+    if (!d)
+        return -errno;
+    while ((e = readdir(d)))
+        n += e->d_name[0] != '.';
+    closedir(d);
+    return n;
+}
+
+static int open_database(struct qw_text *why)
+{
+    static const char *const settings[][2] = {
+        {"threads", "1"},
+        {"temp_directory", ""},
+        {"home_directory", ""},
+        {"autoinstall_known_extensions", "false"},
+        {"autoload_known_extensions", "false"},
+        {"allow_community_extensions", "false"},
+        {"allow_unsigned_extensions", "false"},
+        {"allow_persistent_secrets", "false"},
+        {"enable_object_cache", "true"},
+        {"memory_limit", "256MiB"}, /* of the rehearsal; a query brings its own */
+    };
+    duckdb_config config = NULL;
+    char *said = NULL;
+    int rc = 0;
+
+    if (duck.create_config(&config) != DUCKDB_OK)
+        return qw_fail(why, -ENOMEM, "the engine has no memory for its settings");
+    for (size_t i = 0; rc == 0 && i < sizeof(settings) / sizeof(settings[0]); i++)
+        if (duck.set_config(config, settings[i][0], settings[i][1]) != DUCKDB_OK)
+            rc = qw_fail(why, -ENOTSUP, "the engine does not know the setting %s", settings[i][0]);
+    if (rc == 0 && duck.open_ext(NULL, &db, config, &said) != DUCKDB_OK)
+        rc = qw_fail(why, -ENOTSUP, "the engine does not open: %s", said ? said : "no reason");
+    duck.free(said);
+    duck.destroy_config(&config);
+    return rc;
+}
+
+int qw_engine_open(const char *path, struct qw_text *why)
+{
+    char text[512];
+    int rc = engine_api_load(path, text, sizeof(text));
+
+    if (rc < 0)
+        return qw_fail(why, rc, "%s", text);
+    rc = open_database(why);
+    if (rc < 0)
+        return rc;
+    if (duck.connect(db, &con) != DUCKDB_OK)
+        return qw_fail(why, -ENOMEM, "the engine takes no connection");
+    rc = count_threads();
+    if (rc != 1)
+        return qw_fail(why, -ENOTSUP, "the engine runs %d threads where one was asked for", rc);
+    qw_files_begin();
+    rc = qw_engine_run("SET allowed_directories=['/kvasir/']", NULL, why);
+    if (rc == 0)
+        rc = qw_engine_run("SET enable_external_access=false", NULL, why);
+    return rc;
+}
+
+int qw_engine_run(const char *sql, duckdb_result *out, struct qw_text *why)
+{
+    duckdb_result result;
+    int rc = 0;
+
+    if (duck.query(con, sql, &result) != DUCKDB_OK)
+        rc = qw_engine_failed(duck.result_error(&result), why);
+    if (rc == 0 && out)
+        *out = result;
+    else
+        duck.destroy_result(&result);
+    return rc;
+}
+
+int qw_engine_text(const char *sql, const char *const *args, unsigned nargs, char **out,
+                   struct qw_text *why)
+{
+    duckdb_prepared ps = NULL;
+    duckdb_result result;
+    int rc = 0;
+
+    if (duck.prepare(con, sql, &ps) != DUCKDB_OK) {
+        rc = qw_engine_failed(duck.prepare_error(ps), why);
+        duck.destroy_prepare(&ps);
+        return rc;
+    }
+    for (unsigned i = 0; i < nargs; i++)
+        duck.bind_varchar_length(ps, i + 1, args[i], strlen(args[i]));
+    if (duck.execute_prepared(ps, &result) != DUCKDB_OK)
+        rc = qw_engine_failed(duck.result_error(&result), why);
+    if (rc == 0) {
+        *out = duck.value_varchar(&result, 0, 0);
+        if (!*out)
+            rc = qw_fail(why, -ENOMEM, "the engine gave no text");
+    }
+    duck.destroy_result(&result);
+    duck.destroy_prepare(&ps);
+    return rc;
+}
+
+static const struct {
+    const char *start; /* of what the engine says */
+    int rc;
+} kinds[] = {
+    {"Parser Error", -EINVAL},       {"Binder Error", -EINVAL},
+    {"Catalog Error", -EINVAL},      {"Conversion Error", -EINVAL},
+    {"Out of Range Error", -EINVAL}, {"Out of Memory Error", -ENOMEM},
+    {"IO Error", -EBADMSG},          {"Permission Error", -EINVAL},
+    {"Interrupt Error", -ECANCELED}, {"INTERNAL Error", -EIO},
+    {"FATAL Error", -EIO},
+};
+
+/* Puts the object's name where the path stood that only this process knows. */
+static void without_paths(const char *said, char *out, size_t size)
+{
+    size_t n = 0;
+
+    while (*said && n + 1 < size) {
+        const struct qw_object *o = NULL;
+        char *end = NULL;
+
+        if (strncmp(said, QW_PATH_OBJECT, strlen(QW_PATH_OBJECT)) == 0)
+            o = qw_object_at((unsigned)strtoul(said + strlen(QW_PATH_OBJECT), &end, 10));
+        if (!o) {
+            out[n++] = *said++;
+            continue;
+        }
+        for (const char *p = o->name; *p && n + 1 < size; p++)
+            out[n++] = *p;
+        said = end;
+    }
+    out[n] = 0;
+}
+
+int qw_engine_failed(const char *said, struct qw_text *why)
+{
+    int rc = -EINVAL;
+
+    if (!said)
+        return qw_fail(why, -EIO, "the engine failed and gave no reason");
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        if (strncmp(said, kinds[i].start, strlen(kinds[i].start)) == 0)
+            rc = kinds[i].rc;
+    if (strstr(said, "std::bad_alloc"))
+        return qw_fail(why, -ENOMEM, "the query needs more memory than it may have");
+    if (qw_object_error())
+        return qw_fail(why, qw_object_error(), "reading the object failed: %s",
+                       strerror(-qw_object_error()));
+    without_paths(said, why->s, sizeof(why->s));
+    return rc;
+}

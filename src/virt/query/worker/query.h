@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One query as QW_QUERY brings it, and the steps of answering it. */
+#ifndef KVASIR_QUERY_WORKER_QUERY_H
+#define KVASIR_QUERY_WORKER_QUERY_H
+
+#include "virt/query/worker/worker.h"
+
+#include <jansson.h>
+#include <stdio.h>
+
+enum qw_format { QW_AUTO, QW_CSV, QW_JSON, QW_JSONL, QW_PARQUET, QW_ARROW };
+
+struct qw_query {
+    json_t *root; /* owns the texts below */
+    const char *sql;
+    enum qw_format input, output;
+    const char *header; /* "auto", "yes", "no" */
+    bool header_out;
+    const char *delim, *quote, *escape; /* "": found out */
+    const char *schema;                 /* "": found out */
+    json_t *known;                      /* or NULL */
+    struct qw_object *objects;
+    unsigned nobjects;
+    uint64_t mem_bytes;
+    unsigned cpu_seconds;
+};
+
+/** query.c: takes the JSON apart. */
+int qw_query_parse(const char *text, size_t len, struct qw_query *out, struct qw_text *why);
+
+/* statement.c */
+struct qw_statement {
+    char *text; /* without the ';' and comments behind it */
+    char **tables;
+    unsigned ntables;
+};
+/** Refuses what is not one SELECT that the filter lets pass. */
+int qw_statement_check(const char *sql, struct qw_statement *out, struct qw_text *why);
+
+/** input.c: makes the objects the tables that the statement reads. */
+int qw_input_open(struct qw_query *q, const struct qw_statement *s, struct qw_text *why);
+
+/** output.c: runs the statement and sends the answer. */
+int qw_output_run(const struct qw_query *q, const struct qw_statement *s, uint64_t *out_rows,
+                  struct qw_text *why);
+
+/** sandbox.c: gives up what a worker does not need; `fd` is the stream. */
+int qw_sandbox_early(pid_t zygote, struct qw_text *why);
+int qw_sandbox_enter(int fd, const struct qw_query *q, struct qw_text *why);
+
+/** Writes a text as SQL: 'it''s', "a ""name""". */
+void qw_sql_string(FILE *f, const char *s);
+void qw_sql_name(FILE *f, const char *s);
+
+#endif

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the user may say: exactly one statement, a SELECT, which the filter has looked at as the
+ * engine's own parser sees it. Nothing of it has run by then.
+ */
+#include "virt/query/worker/engine.h"
+#include "virt/query/worker/query.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Behind a comment, or NULL where none begins. Comments of the second kind nest. */
+static const char *skip_comment(const char *p)
+{
+    unsigned depth = 0;
+
+    if (p[0] == '-' && p[1] == '-')
+        return p + strcspn(p, "\n");
+    if (p[0] != '/' || p[1] != '*')
+        return NULL;
+    for (; *p; p++) {
+        if (p[0] == '/' && p[1] == '*') {
+            depth++;
+            p++;
+        } else if (p[0] == '*' && p[1] == '/') {
+            depth--;
+            p++;
+            if (depth == 0)
+                return p + 1;
+        }
+    }
+    return p;
+}
+
+/* Behind a quoted text: 'it''s', E'it\'s', "name". */
+static const char *skip_quoted(const char *p, bool backslash)
+{
+    char quote = *p++;
+
+    for (; *p; p++) {
+        if (backslash && *p == '\\' && p[1])
+            p++;
+        else if (*p == quote && p[1] == quote)
+            p++;
+        else if (*p == quote)
+            return p + 1;
+    }
+    return p;
+}
+
+static bool is_word(char c)
+{
+    return isalnum((unsigned char)c) || c == '_' || (c & 0x80);
+}
+
+/* Behind $tag$ ... $tag$, or NULL where none begins. */
+static const char *skip_dollars(const char *p)
+{
+    const char *tag = p++;
+    size_t len;
+
+    if (isdigit((unsigned char)*p))
+        return NULL;
+    while (is_word(*p))
+        p++;
+    if (*p != '$')
+        return NULL;
+    len = (size_t)(p + 1 - tag);
+    for (p++; *p; p++)
+        if (strncmp(p, tag, len) == 0)
+            return p + len;
+    return p;
+}
+
+static const char *skip_token(const char *p)
+{
+    const char *end;
+
+    if (*p == '\'' || *p == '"')
+        return skip_quoted(p, false);
+    if (*p == '$' && (end = skip_dollars(p)))
+        return end;
+    if (!is_word(*p))
+        return p + 1;
+    if ((*p == 'e' || *p == 'E') && p[1] == '\'')
+        return skip_quoted(p + 1, true);
+    while (is_word(*p) || *p == '$')
+        p++;
+    return p;
+}
+
+/* The length of the statement without ';', white space and comments at its end. */
+static size_t trimmed_len(const char *sql)
+{
+    const char *p = sql, *end = sql, *next;
+
+    while (*p) {
+        if (isspace((unsigned char)*p) || *p == ';') {
+            p++;
+        } else if ((next = skip_comment(p))) {
+            p = next;
+        } else {
+            p = end = skip_token(p);
+        }
+    }
+    return (size_t)(end - sql);
+}
+
+/* The engine's parser finds one statement, and it is of that kind. */
+static int one_statement(const char *sql, struct qw_text *why)
+{
+    duckdb_extracted all = NULL;
+    idx_t n = duck.extract_statements(qw_engine_con(), sql, &all);
+    int rc = 0;
+
+    if (n == 0 && duck.extract_statements_error(all))
+        rc = qw_engine_failed(duck.extract_statements_error(all), why);
+    else if (n != 1)
+        rc = qw_fail(why, -EINVAL, "one SELECT statement is expected, this is %s",
+                     n == 0 ? "none" : "more than one");
+    duck.destroy_extracted(&all);
+    return rc;
+}
+
+static int add_table(struct qw_statement *s, const char *name)
+{
+    char **more;
+
+    for (unsigned i = 0; i < s->ntables; i++)
+        if (strcasecmp(s->tables[i], name) == 0)
+            return 0;
+    more = realloc(s->tables, (s->ntables + 1) * sizeof(*more));
+    if (!more)
+        return -ENOMEM;
+    s->tables = more;
+    s->tables[s->ntables] = strdup(name);
+    if (!s->tables[s->ntables])
+        return -ENOMEM;
+    s->ntables++;
+    return 0;
+}
+
+static int add_tables(struct qw_statement *s, json_t *node)
+{
+    const char *type = json_string_value(json_object_get(node, "type"));
+    const char *name = json_string_value(json_object_get(node, "table_name"));
+    const char *key;
+    json_t *child;
+    size_t i;
+    int rc = 0;
+
+    if (type && name && strcmp(type, "BASE_TABLE") == 0)
+        rc = add_table(s, name);
+    if (json_is_object(node)) {
+        json_object_foreach(node, key, child) if (rc == 0) rc = add_tables(s, child);
+    } else if (json_is_array(node)) {
+        json_array_foreach(node, i, child) if (rc == 0) rc = add_tables(s, child);
+    }
+    return rc;
+}
+
+int qw_statement_check(const char *sql, struct qw_statement *out, struct qw_text *why)
+{
+    struct qw_statement s = {0};
+    const char *text;
+    char *ast = NULL;
+    json_t *root;
+    int rc;
+
+    s.text = strndup(sql, trimmed_len(sql));
+    if (!s.text)
+        return qw_fail(why, -ENOMEM, "no memory for the statement");
+    rc = one_statement(s.text, why);
+    if (rc < 0)
+        return rc;
+    text = s.text;
+    rc = qw_engine_text("SELECT json_serialize_sql(?::VARCHAR)", &text, 1, &ast, why);
+    if (rc < 0)
+        return rc;
+    root = json_loads(ast, 0, NULL);
+    duck.free(ast);
+    if (!json_is_false(json_object_get(root, "error")))
+        return qw_fail(why, -EINVAL, "only a SELECT can be run on objects");
+    rc = add_tables(&s, root);
+    json_decref(root);
+    if (rc == 0)
+        rc = add_table(&s, "s3object");
+    if (rc < 0)
+        return qw_fail(why, rc, "no memory for the statement");
+    *out = s;
+    return 0;
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The parts of kvasir-query and how they hang together. A worker is one thread, sees one query
+ * and exits, so what belongs to the query is static in the file that owns it.
+ *
+ *   main.c     finds and opens the engine, becomes the zygote
+ *   zygote.c   forks workers, kills and reaps them
+ *   child.c    a worker from the query to QW_DONE
+ *   sandbox.c  what a worker gives up before it looks at the query
+ *   stream.c   messages on the worker's stream
+ *   object.c   the bytes of objects: the window and reading ahead
+ *   files.c    the file calls of the engine, answered from object.c and the answer
+ *   engine.c   the engine: opened once, statements run, errors told apart
+ *   statement.c, filter.c   what the user may say
+ *   input.c, schema.c       objects as one table
+ *   output.c, arrow.c       the answer's form
+ */
+#ifndef KVASIR_QUERY_WORKER_H
+#define KVASIR_QUERY_WORKER_H
+
+#include "virt/query/wire.h"
+
+#include <sys/types.h>
+
+#define QW_TEXT_MAX 4096 /* of the text of an error, the NUL included */
+
+struct qw_text { /* of an error */
+    char s[QW_TEXT_MAX];
+};
+/** Writes the text and returns `rc`. */
+int qw_fail(struct qw_text *why, int rc, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* stream.c. The stream is blocking. When the daemon is gone the process ends: nobody waits for
+ * what it has. */
+void qw_stream_open(int fd);
+void qw_stream_send(enum qw_type type, const struct qw_head *h, const void *body, size_t len);
+void qw_stream_recv(struct qw_head *out);
+void qw_stream_recv_body(void *buf, size_t len);
+
+/* object.c */
+struct qw_object {
+    const char *name;
+    uint64_t size;
+    const void *bytes; /* not NULL: these, and no window (the zygote's rehearsal) */
+};
+/** The objects of the query, which have to stay, and the window (NULL with `bytes`). */
+void qw_objects_set(const struct qw_object *objects, unsigned nobjects, void *window);
+unsigned qw_objects_count(void);
+const struct qw_object *qw_object_at(unsigned object);
+/** At most `len` bytes from `off`; short only at the end. `ahead`: more of it will follow. */
+ssize_t qw_object_read(unsigned object, uint64_t off, void *buf, size_t len, bool ahead);
+/** The first error that a read of an object met, or 0; the daemon's errno, negative. */
+int qw_object_error(void);
+
+/* files.c */
+#define QW_PATH_OBJECT "/kvasir/object/"
+#define QW_PATH_ANSWER "/kvasir/answer"
+/** From here on only the virtual paths exist for the engine. */
+void qw_files_begin(void);
+/** Closes what the engine left open. */
+void qw_files_reset(void);
+
+/* output.c */
+/** Takes the next bytes of the answer. */
+int qw_answer_put(void *arg, const void *buf, size_t len);
+
+/* zygote.c */
+int qw_zygote_run(int ctl_fd);
+
+/* child.c */
+/** A worker: never returns. */
+__attribute__((noreturn)) void qw_child_run(int stream_fd, int window_fd, pid_t zygote);
+
+#endif

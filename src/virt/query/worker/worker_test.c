@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Plays the daemon for the real program: starts a zygote, has workers forked, serves their reads
+ * from memory and looks at what they answer. Without the engine these tests are skipped.
+ */
+#include "base/util.h"
+#include "virt/query/wire.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define OBJECTS_MAX 4
+
+static int zygote = -1;
+static pid_t zygote_pid;
+static uint32_t last_tag;
+
+struct object {
+    const char *bytes;
+    size_t len;
+};
+
+struct query {
+    const char *sql;
+    const char *input, *output;
+    const char *more; /* further members of the JSON, each followed by a comma; or NULL */
+    struct object objects[OBJECTS_MAX];
+    unsigned nobjects;
+    int fail_rc; /* of every read; 0: served */
+    /* out */
+    char *answer;
+    size_t answer_len;
+    size_t read_bytes;
+    unsigned reads;
+    json_t *schema;
+    json_t *done; /* NULL: the stream ended without */
+    int rc;
+    const char *text;
+    int status; /* of its process */
+};
+
+/* --- the zygote --- */
+
+static void program_path(char *out, size_t size)
+{
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+    assert_true(n > 0);
+    self[n] = 0;
+    *strrchr(self, '/') = 0;
+    snprintf(out, size, "%.4000s/kvasir-query", self);
+}
+
+static struct qw_ctl receive_ctl(void)
+{
+    struct qw_ctl c;
+
+    assert_int_equal(recv(zygote, &c, sizeof(c), 0), sizeof(c));
+    return c;
+}
+
+static int start_zygote(void **state)
+{
+    char path[PATH_MAX];
+    struct qw_ctl c;
+    int sv[2];
+
+    program_path(path, sizeof(path));
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
+        return -1;
+    zygote_pid = fork();
+    if (zygote_pid == 0) {
+        if (sv[1] == QW_ZYGOTE_FD || dup2(sv[1], QW_ZYGOTE_FD) < 0)
+            _exit(1);
+        execl(path, path, NULL);
+        _exit(1);
+    }
+    close(sv[1]);
+    zygote = sv[0];
+    c = receive_ctl();
+    if (le32_get(c.type) == QW_READY)
+        return 0;
+    print_message("skipped: no engine: %s\n", c.text);
+    close(zygote);
+    zygote = -1;
+    return 0;
+}
+
+static int stop_zygote(void **state)
+{
+    int status = -1;
+
+    if (zygote >= 0)
+        close(zygote);
+    waitpid(zygote_pid, &status, 0);
+    return zygote < 0 || status == 0 ? 0 : -1;
+}
+
+static void need_engine(void)
+{
+    if (zygote < 0)
+        skip();
+}
+
+static void send_ctl(enum qw_ctl_type type, uint32_t tag, const int *fds, unsigned nfds)
+{
+    struct qw_ctl c = {.type = le32_make(type), .tag = le32_make(tag)};
+    union {
+        struct cmsghdr align;
+        char buf[CMSG_SPACE(2 * sizeof(int))];
+    } control = {0};
+    struct iovec iov = {&c, sizeof(c)};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (nfds) {
+        struct cmsghdr *h;
+
+        msg.msg_control = control.buf;
+        msg.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
+        h = CMSG_FIRSTHDR(&msg);
+        h->cmsg_level = SOL_SOCKET;
+        h->cmsg_type = SCM_RIGHTS;
+        h->cmsg_len = CMSG_LEN(nfds * sizeof(int));
+        memcpy(CMSG_DATA(h), fds, nfds * sizeof(int));
+    }
+    assert_int_equal(sendmsg(zygote, &msg, 0), sizeof(c));
+}
+
+static int spawn(char **out_window, pid_t *out_pid)
+{
+    struct qw_ctl c;
+    int sv[2], fds[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+    fds[0] = sv[1];
+    fds[1] = memfd_create("window", MFD_CLOEXEC);
+    assert_int_equal(ftruncate(fds[1], QW_WINDOW_BYTES), 0);
+    *out_window = mmap(NULL, QW_WINDOW_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fds[1], 0);
+    assert_true(*out_window != MAP_FAILED);
+    send_ctl(QW_SPAWN, ++last_tag, fds, 2);
+    close(fds[0]);
+    close(fds[1]);
+    c = receive_ctl();
+    assert_int_equal(le32_get(c.type), QW_SPAWNED);
+    assert_int_equal(le32_get(c.tag), last_tag);
+    assert_true((int64_t)le64_get(c.value) > 0);
+    *out_pid = (pid_t)le64_get(c.value);
+    return sv[0];
+}
+
+/* --- one query --- */
+
+static bool receive(int fd, void *buf, size_t len)
+{
+    return len == 0 || recv(fd, buf, len, MSG_WAITALL) == (ssize_t)len;
+}
+
+static void send_query(int fd, const struct query *q)
+{
+    struct qw_head h = {.type = le32_make(QW_QUERY)};
+    json_t *objects = json_array(), *root;
+    char *text, *all;
+    int n;
+
+    for (unsigned i = 0; i < q->nobjects; i++) {
+        char name[32];
+
+        snprintf(name, sizeof(name), "object-%u.name", i);
+        json_array_append_new(
+            objects, json_pack("{s:s, s:I}", "name", name, "size", (json_int_t)q->objects[i].len));
+    }
+    root = json_pack("{s:s, s:s, s:s, s:o}", "sql", q->sql, "input", q->input, "output", q->output,
+                     "objects", objects);
+    text = json_dumps(root, 0);
+    n = asprintf(&all, "{%s%s%s", q->more ? q->more : "",
+                 q->more && strstr(q->more, "mem_bytes") ? "" : "\"mem_bytes\": 268435456, ",
+                 q->more && strstr(q->more, "cpu_seconds") ? "" : "\"cpu_seconds\": 20, ");
+    assert_true(n > 0);
+    all = realloc(all, (size_t)n + strlen(text));
+    memcpy(all + n, text + 1, strlen(text)); /* the NUL too */
+    h.len = le32_make((uint32_t)strlen(all));
+    assert_int_equal(send(fd, &h, sizeof(h), 0), sizeof(h));
+    assert_int_equal(send(fd, all, strlen(all), 0), strlen(all));
+    free(all);
+    free(text);
+    json_decref(root);
+}
+
+static void serve_read(int fd, char *window, struct query *q, const struct qw_head *h)
+{
+    uint64_t object = le64_get(h->a), off = le64_get(h->b);
+    size_t want = le32_get(h->want);
+    struct qw_head answer = {.type = le32_make(QW_DATA), .slot = h->slot};
+    const struct object *o;
+
+    assert_true(object < q->nobjects);
+    o = &q->objects[object];
+    assert_true(off < o->len);
+    if (want > o->len - off)
+        want = o->len - off;
+    memcpy(window + (size_t)le32_get(h->slot) * QW_SLOT_BYTES, o->bytes + off, want);
+    q->reads++;
+    q->read_bytes += want;
+    answer.a = le64_make(q->fail_rc ? (uint64_t)(int64_t)q->fail_rc : want);
+    assert_int_equal(send(fd, &answer, sizeof(answer), 0), sizeof(answer));
+}
+
+static json_t *receive_json(int fd, const struct qw_head *h)
+{
+    char *text = malloc(le32_get(h->len));
+    json_t *j;
+
+    assert_true(receive(fd, text, le32_get(h->len)));
+    j = json_loadb(text, le32_get(h->len), 0, NULL);
+    assert_non_null(j);
+    free(text);
+    return j;
+}
+
+static void take_message(int fd, char *window, struct query *q, const struct qw_head *h)
+{
+    assert_true(qw_head_ok(h, true));
+    switch (le32_get(h->type)) {
+    case QW_READ:
+        serve_read(fd, window, q, h);
+        break;
+    case QW_RESULT:
+        q->answer = realloc(q->answer, q->answer_len + le32_get(h->len) + 1);
+        assert_true(receive(fd, q->answer + q->answer_len, le32_get(h->len)));
+        q->answer_len += le32_get(h->len);
+        q->answer[q->answer_len] = 0;
+        break;
+    case QW_SCHEMA:
+        q->schema = receive_json(fd, h);
+        break;
+    default:
+        q->done = receive_json(fd, h);
+    }
+}
+
+static void run(struct query *q)
+{
+    struct qw_head h;
+    struct qw_ctl c;
+    char *window;
+    pid_t pid;
+    int fd;
+
+    need_engine();
+    fd = spawn(&window, &pid);
+    q->answer = calloc(1, 1);
+    send_query(fd, q);
+    while (!q->done && receive(fd, &h, sizeof(h)))
+        take_message(fd, window, q, &h);
+    c = receive_ctl();
+    assert_int_equal(le32_get(c.type), QW_EXITED);
+    assert_int_equal(le32_get(c.tag), last_tag);
+    q->status = (int)le64_get(c.value);
+    q->rc = q->done ? (int)json_integer_value(json_object_get(q->done, "rc")) : 1;
+    q->text = q->done ? json_string_value(json_object_get(q->done, "text")) : "";
+    munmap(window, QW_WINDOW_BYTES);
+    close(fd);
+}
+
+static void end(struct query *q)
+{
+    free(q->answer);
+    json_decref(q->schema);
+    json_decref(q->done);
+}
+
+static struct object text(const char *s)
+{
+    return (struct object){s, strlen(s)};
+}
+
+static int64_t rows(const struct query *q)
+{
+    return json_integer_value(json_object_get(q->done, "rows"));
+}
+
+/* --- the tests --- */
+
+static const char people[] = "id,name,born\n"
+                             "1,Ada,1815-12-10\n"
+                             "2,\"Grace \"\"Amazing\"\" H.\",1906-12-09\n"
+                             "3,Edsger,1930-05-11\n";
+
+static void test_csv(void **state)
+{
+    struct query q = {.sql = "select name, born from whatever where id >= 2 order by id; ",
+                      .input = "csv",
+                      .output = "csv",
+                      .objects = {text(people)},
+                      .nobjects = 1};
+
+    run(&q);
+    assert_string_equal(q.text, "");
+    assert_int_equal(q.rc, 0);
+    assert_int_equal(q.status, 0);
+    assert_int_equal(rows(&q), 2);
+    assert_string_equal(q.answer, "\"Grace \"\"Amazing\"\" H.\",1906-12-09\nEdsger,1930-05-11\n");
+    end(&q);
+}
+
+static void test_several_objects(void **state)
+{
+    struct query q = {.sql = "select count(*), sum(a) from s3object",
+                      .input = "csv",
+                      .output = "csv",
+                      .objects = {text("a\n1\n2\n"), text("a\n3\n"), text("a\n4\n5\n")},
+                      .nobjects = 3};
+
+    run(&q);
+    assert_string_equal(q.text, "");
+    assert_string_equal(q.answer, "5,15\n");
+    end(&q);
+}
+
+static void test_large(void **state)
+{
+    size_t len = 0, size = 12u << 20;
+    char *csv = malloc(size + 64);
+    struct query q = {.sql = "select count(*), sum(n) from s3object",
+                      .input = "csv",
+                      .output = "csv",
+                      .nobjects = 1};
+    char want[64];
+    uint64_t n = 0, sum = 0;
+
+    len = (size_t)snprintf(csv, size, "n,word\n");
+    for (; len < size; n++, sum += n - 1)
+        len += (size_t)snprintf(csv + len, 64, "%llu,lorem ipsum dolor\n", (unsigned long long)n);
+    q.objects[0] = (struct object){csv, len};
+    snprintf(want, sizeof(want), "%llu,%llu\n", (unsigned long long)n, (unsigned long long)sum);
+    run(&q);
+    assert_string_equal(q.text, "");
+    assert_string_equal(q.answer, want);
+    end(&q);
+    free(csv);
+}
+
+static void test_refused(void **state)
+{
+    static const char *const bad[] = {
+        "selec 1",
+        "select 1; select 2",
+        "",
+        "-- nothing",
+        "create table t (a int)",
+        "copy (select 1) to '/tmp/x'",
+        "select * from s3object where no_such_column = 1",
+    };
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct query q = {.sql = bad[i],
+                          .input = "csv",
+                          .output = "csv",
+                          .objects = {text(people)},
+                          .nobjects = 1};
+
+        run(&q);
+        assert_int_equal(q.rc, -EINVAL);
+        assert_true(strlen(q.text) > 10);
+        assert_int_equal(q.answer_len, 0);
+        end(&q);
+    }
+}
+
+static void test_read_fails(void **state)
+{
+    struct query q = {.sql = "select * from s3object",
+                      .input = "csv",
+                      .output = "csv",
+                      .objects = {text(people)},
+                      .nobjects = 1,
+                      .fail_rc = -ESTALE};
+
+    run(&q);
+    assert_int_equal(q.rc, -ESTALE);
+    end(&q);
+}
+
+static void test_kill(void **state)
+{
+    struct qw_ctl c;
+    char *window;
+    pid_t pid;
+    int fd;
+
+    need_engine();
+    fd = spawn(&window, &pid);
+    send_ctl(QW_KILL, last_tag, NULL, 0);
+    c = receive_ctl();
+    assert_int_equal(le32_get(c.type), QW_EXITED);
+    assert_int_equal(le32_get(c.tag), last_tag);
+    assert_true(WIFSIGNALED((int)le64_get(c.value)));
+    assert_int_equal(WTERMSIG((int)le64_get(c.value)), SIGKILL);
+    munmap(window, QW_WINDOW_BYTES);
+    close(fd);
+}
+
+static void test_daemon_hangs_up(void **state)
+{
+    struct qw_ctl c;
+    char *window;
+    pid_t pid;
+    int fd;
+
+    need_engine();
+    fd = spawn(&window, &pid);
+    close(fd);
+    c = receive_ctl();
+    assert_int_equal(le32_get(c.type), QW_EXITED);
+    munmap(window, QW_WINDOW_BYTES);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_csv),
+        cmocka_unit_test(test_several_objects),
+        cmocka_unit_test(test_large),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_read_fails),
+        cmocka_unit_test(test_kill),
+        cmocka_unit_test(test_daemon_hangs_up),
+    };
+
+    return cmocka_run_group_tests(tests, start_zygote, stop_zygote);
+}

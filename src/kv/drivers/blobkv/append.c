@@ -11,7 +11,7 @@
 #include "kv/drivers/blobkv/large.h"
 
 #define SHORT_BYTES(s) ((s)->large->chunk_bytes / 4)
-#define REWRITE_EXTENTS (BKV_EXTENTS_MAX / 4 * 3)
+#define REWRITE_EXTENTS(s) ((s)->large->extents_max / 4 * 3)
 
 /* The value that is there. */
 struct base {
@@ -19,7 +19,7 @@ struct base {
     struct bkv_place place;
     struct rt_buf *buf;
     struct bkv_record_out rec;
-    uint8_t *copy; /* the value, or the decrypted extents */
+    uint8_t *copy; /* the value, when it is a short one */
     struct bkv_extents x;
 };
 
@@ -78,7 +78,7 @@ static int base_read(struct rt_task *t, struct bkv *s, const struct bkv_append *
     if (rc < 0)
         return rc;
     if (b->rec.type == BKV_LARGE_VALUE)
-        return bkv_extents_of(s, &b->rec, &b->copy, &b->x);
+        return bkv_extents_of(t, s, &b->rec, &b->x);
     b->copy = iov.iov_base = malloc(BKV_INLINE_MAX);
     if (b->copy == NULL)
         return -ENOMEM;
@@ -132,8 +132,8 @@ static int append_short(struct rt_task *t, struct bkv *s, struct bkv_append *a,
 }
 
 /* Writes [from, value_len) of the old value anew, chunk by chunk, and then the user's bytes. */
-static int rewrite(struct rt_task *t, struct bkv *s, struct bkv_large_out *w,
-                   const struct bkv_extents *x, uint64_t from, const struct bkv_append *a)
+static int rewrite(struct rt_task *t, struct bkv *s, struct bkv_large_out *w, struct bkv_extents *x,
+                   uint64_t from, const struct bkv_append *a)
 {
     CLEANUP(free_p) struct iovec *iov = NULL;
     CLEANUP(free_p) uint8_t *buf = malloc(s->large->chunk_bytes);
@@ -163,16 +163,22 @@ static int rewrite(struct rt_task *t, struct bkv *s, struct bkv_large_out *w,
     return rc;
 }
 
+/* Many chunks, and short ones: it is worth its while to write all of it again. */
+static bool is_scattered(const struct bkv *s, const struct bkv_extents *x, unsigned more)
+{
+    return x->n + more > REWRITE_EXTENTS(s) && x->value_len / x->n < SHORT_BYTES(s);
+}
+
 /* Bytes: after those of the old chunks that stay. */
 static int append_bytes(struct rt_task *t, struct bkv *s, struct bkv_large_out *w,
-                        const struct bkv_append *a, const struct base *b)
+                        const struct bkv_append *a, struct base *b)
 {
     unsigned n = 0, keep = b->x.n;
     CLEANUP(free_p) struct iovec *iov = NULL;
     int rc;
 
     if (b->there && b->rec.type == BKV_LARGE_VALUE) {
-        if (keep > REWRITE_EXTENTS)
+        if (is_scattered(s, &b->x, 0))
             keep = 0;
         else if (le32_get(b->x.e[keep - 1].raw_len) < SHORT_BYTES(s))
             keep--;
@@ -186,14 +192,14 @@ static int append_bytes(struct rt_task *t, struct bkv *s, struct bkv_large_out *
 /* Chunks that were written before: named again, after the old ones. Each try needs its own hold on
  * them, as `w` gives back what it names when it fails. */
 static int append_chunks(struct rt_task *t, struct bkv *s, struct bkv_large_out *w,
-                         const struct bkv_append *a, const struct base *b)
+                         const struct bkv_append *a, struct base *b)
 {
     const struct bkv_extent *e = (const struct bkv_extent *)(a->chunks->rec + BKV_LARGE_HEAD_BYTES);
     struct bkv_append none = {.len = 0};
     int rc = 0;
 
     if (b->there && b->rec.type == BKV_LARGE_VALUE) {
-        if (b->x.n + a->chunks->n <= REWRITE_EXTENTS)
+        if (!is_scattered(s, &b->x, a->chunks->n))
             rc = bkv_large_share(w, b->x.e, b->x.n);
         else
             rc = rewrite(t, s, w, &b->x, 0, &none);
@@ -207,7 +213,7 @@ static int append_chunks(struct rt_task *t, struct bkv *s, struct bkv_large_out 
     return rc < 0 ? rc : bkv_large_share(w, e, a->chunks->n);
 }
 
-static int append_long(struct rt_task *t, struct bkv *s, struct bkv_append *a, const struct base *b)
+static int append_long(struct rt_task *t, struct bkv *s, struct bkv_append *a, struct base *b)
 {
     struct bkv_op op = op_for(s, a, b);
     struct bkv_large_out w;
@@ -245,6 +251,7 @@ static int append_once(struct rt_task *t, struct bkv *s, struct bkv_append *a)
         rc = append_long(t, s, a, &b);
     bkv_extents_unpin(s, &b.x);
     rt_buf_put_p(&b.buf);
+    bkv_extents_free(&b.x);
     free(b.copy);
     if (rc == -ESTALE && (a->flags & KV_F_IF_VERSION) == 0)
         return -EAGAIN;

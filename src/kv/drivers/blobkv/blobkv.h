@@ -88,10 +88,11 @@ struct bkv_op {
                            live with it; when it fails they stay held */
     uint64_t if_version;
     uint64_t keep_seq;  /* the record is a moved one and keeps this number; else 0 */
-    const struct iovec *iov; /* the value; LARGE: value_id and extents, in one piece */
+    const struct iovec *iov; /* the value; LARGE: value_id and extents, or lists of them */
     unsigned iovcnt;
     uint32_t value_bytes;
     uint64_t value_len;
+    struct bytes named; /* LARGE: all extents that live with it, also those in lists */
     /* A batch: all of these ops or none; this one is none itself, its key is not looked at. */
     struct bkv_op *part;
     unsigned nparts;
@@ -144,6 +145,7 @@ struct bkv_opts {
     uint64_t segment_bytes; /* 0: by the size of the device */
     uint64_t snapshot_pin_bytes;  /* 0: a quarter of the store */
     uint64_t snapshot_max_age_ns; /* 0: no limit */
+    uint32_t extents; /* a record names so many at most; more are in lists */
     struct bkv_codec_opts codec;
 };
 
@@ -202,6 +204,7 @@ struct bkv {
     bool collector_due;     /* the collector has to look again */
     bool large_opening;     /* somebody writes the head of the next large segment */
     bool prepare;           /* new segments are written with zeroes before they are used */
+    uint32_t incompat;      /* what the next super slot has to say as well: BKV_INCOMPAT_* */
     uint64_t last_order, last_seq;
     struct bkv_stream_pos pos[BKV_STREAMS];
 
@@ -293,9 +296,9 @@ int bkv_write(struct rt_task *t, struct bkv *s, const void *buf, uint64_t addr, 
 
 /**
  * A change that is in the log becomes visible: memtable (out of a reserve), table, live bytes.
- * `extents`: what a LARGE record holds; `held`: they were counted as held. Room for a drop has been
- * reserved (bkv_drops_reserve). A moved record leaves entries of the table alone that do not name
- * `moved_from` (0: not moved).
+ * `extents`: all that a LARGE record names; `held`: they were counted as held. Room for a drop has
+ * been reserved (bkv_drops_reserve). A moved record leaves entries of the table alone that do not
+ * name `moved_from` (0: not moved).
  */
 void bkv_apply_place(struct bkv *s, struct bytes key, const struct bkv_place *place,
                      struct bytes extents, bool held);

@@ -2,7 +2,7 @@
 /* bkv_check(): records and the chunks of large values, read from the device and not the cache. */
 #include "kv/drivers/blobkv/check.h"
 
-#include "kv/drivers/blobkv/chunk.h"
+#include "kv/drivers/blobkv/large.h"
 
 /* Reads [addr, addr + len) into ck->buf, from the sector it begins in; *out_at: where it is. */
 static int read_at(struct rt_task *t, struct bkv_ck *ck, uint64_t addr, uint32_t len,
@@ -64,25 +64,82 @@ static void check_head(struct bkv_ck *ck, struct bytes key, const struct bkv_ext
         check_data(ck, key, e, at);
 }
 
-static int check_chunk(struct rt_task *t, struct bkv_ck *ck, enum bkv_ck_who who, struct bytes key,
-                       const struct bkv_extent *e, bool read)
+/* Counts what an extent names. True: its place can be. */
+static bool count_extent(struct bkv_ck *ck, enum bkv_ck_who who, struct bytes key,
+                         const struct bkv_extent *e)
 {
     uint64_t addr = le64_get(e->addr);
-    uint32_t len = bkv_extent_bytes(ck->s, e);
-    uint8_t *at;
-    int rc;
 
     if (le32_get(e->head_len) > BKV_CHUNK_HEAD_MAX || le32_get(e->data_len) > BKV_CHUNK_MAX ||
         le32_get(e->data_len) == 0 || addr % ck->s->sector_bytes != 0) {
         BAD(ck, addr, key, "an extent of %u + %u bytes cannot be", le32_get(e->head_len),
             le32_get(e->data_len));
-        return 0;
+        return false;
     }
-    if (!bkv_ck_ref(ck, who, "chunk", key, addr, len, BKV_LARGE, BKV_LARGE) || !read)
+    return bkv_ck_ref(ck, who, "chunk", key, addr, bkv_extent_bytes(ck->s, e), BKV_LARGE,
+                      BKV_LARGE);
+}
+
+static int check_chunk(struct rt_task *t, struct bkv_ck *ck, enum bkv_ck_who who, struct bytes key,
+                       const struct bkv_extent *e, bool read)
+{
+    uint8_t *at;
+    int rc;
+
+    if (!count_extent(ck, who, key, e) || !read)
         return 0;
-    rc = read_at(t, ck, addr, len, &at);
+    rc = read_at(t, ck, le64_get(e->addr), bkv_extent_bytes(ck->s, e), &at);
     if (rc == 0)
         check_head(ck, key, e, at);
+    return rc;
+}
+
+/* Extents in order; the bytes of the value that they have are added to *raw. */
+static int check_extents(struct rt_task *t, struct bkv_ck *ck, enum bkv_ck_who who,
+                         struct bytes key, const struct bkv_extent *e, uint64_t n, bool read,
+                         uint64_t *raw)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        int rc = check_chunk(t, ck, who, key, &e[i], read);
+
+        if (rc < 0)
+            return rc;
+        *raw += le32_get(e[i].raw_len);
+    }
+    return 0;
+}
+
+/* A list and what its extents name. It is read always: the accounts depend on it. 1: damaged. */
+static int check_list(struct rt_task *t, struct bkv_ck *ck, enum bkv_ck_who who, struct bytes key,
+                      const struct bkv_list_ref *l, bool read, uint64_t *raw)
+{
+    uint32_t len = le32_get(l->e.data_len);
+    CLEANUP(free_p) uint8_t *extents = NULL;
+    uint64_t before = *raw;
+    struct bytes found;
+    uint8_t *at;
+    int rc;
+
+    if (!count_extent(ck, who, key, &l->e))
+        return 1;
+    rc = read_at(t, ck, le64_get(l->e.addr), bkv_extent_bytes(ck->s, &l->e), &at);
+    if (rc < 0)
+        return rc;
+    if (len % sizeof(struct bkv_extent) != 0 || bkv_list_check(ck->s, &l->e, at) < 0 ||
+        bkv_chunk_key(ck->s->codec, (const struct bkv_chunk_head *)at, ck->scratch, &found) < 0 ||
+        (key.len > 0 && !bytes_eq(found, key))) {
+        BAD(ck, le64_get(l->e.addr), key, "no list of chunks, or a damaged one, or of another key");
+        return 1;
+    }
+    extents = malloc(len);
+    if (extents == NULL)
+        return -ENOMEM;
+    memcpy(extents, at + le32_get(l->e.head_len), len);
+    rc = check_extents(t, ck, who, key, (const struct bkv_extent *)extents,
+                       len / sizeof(struct bkv_extent), read, raw);
+    if (rc == 0 && *raw - before != le64_get(l->value_len))
+        BAD(ck, le64_get(l->e.addr), key, "a list of %lu bytes of the value, the record says %lu",
+            *raw - before, le64_get(l->value_len));
     return rc;
 }
 
@@ -97,23 +154,28 @@ static int check_large(struct rt_task *t, struct bkv_ck *ck, enum bkv_ck_who who
 {
     struct iovec iov = {ck->value, BKV_INLINE_MAX};
     uint64_t len = 0, raw = 0, want = rec->value_len;
+    bool lists, damaged = false;
+    uint32_t head, each;
     int rc;
 
     rc = bkv_record_value(ck->s->codec, rec, 0, BKV_INLINE_MAX, &iov, 1, ck->scratch, &len);
-    if (rc < 0 || len < BKV_LARGE_HEAD_BYTES ||
-        (len - BKV_LARGE_HEAD_BYTES) % sizeof(struct bkv_extent) != 0) {
+    lists = rc == 0 && bkv_stored_has_lists(bytes_make(ck->value, len));
+    head = lists ? BKV_LISTS_HEAD_BYTES : BKV_LARGE_HEAD_BYTES;
+    each = lists ? sizeof(struct bkv_list_ref) : sizeof(struct bkv_extent);
+    if (rc < 0 || len < head || (len - head) % each != 0) {
         BAD(ck, addr, key, "its list of chunks cannot be read");
         return 0;
     }
-    for (uint64_t at = BKV_LARGE_HEAD_BYTES; at < len; at += sizeof(struct bkv_extent)) {
-        const struct bkv_extent *e = (const struct bkv_extent *)(ck->value + at);
-
-        raw += le32_get(e->raw_len);
-        rc = check_chunk(t, ck, who, key, e, read);
-        if (rc < 0)
-            return rc;
+    if (!lists)
+        rc = check_extents(t, ck, who, key, (const struct bkv_extent *)(ck->value + head),
+                           (len - head) / each, read, &raw);
+    for (uint64_t at = head; lists && rc >= 0 && at < len; at += each) {
+        rc = check_list(t, ck, who, key, (const struct bkv_list_ref *)(ck->value + at), read, &raw);
+        damaged = damaged || rc == 1;
     }
-    if (raw != want)
+    if (rc < 0)
+        return rc;
+    if (raw != want && !damaged)
         BAD(ck, addr, key, "its chunks have %lu bytes, the value %lu", raw, want);
     return 0;
 }

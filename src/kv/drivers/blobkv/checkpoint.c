@@ -9,6 +9,7 @@
  * the first super slot is durable, and the frozen memtable stays for the next try.
  */
 #include "kv/drivers/blobkv/index_io.h"
+#include "kv/drivers/blobkv/large.h"
 #include "kv/drivers/blobkv/snap.h"
 
 #include "base/log.h"
@@ -182,30 +183,32 @@ static bool must_rewrite(struct bkv_merge *m, uint64_t addr)
     return g != NULL && g->victim > 0;
 }
 
-/* Takes what a LARGE record refers to off the segments its extents are in. */
+/* Takes what a LARGE record refers to off the segments its extents are in. When it cannot be read
+ * they stay counted: space is lost, and nothing else. */
 static int drop_extents(struct rt_task *t, struct bkv_checkpoint_state *ck,
                         const struct bkv_drop *drop)
 {
     struct bkv *s = ck->s;
     CLEANUP(rt_buf_put_p) struct rt_buf *buf = NULL;
-    CLEANUP(free_p) uint8_t *extents = malloc(BKV_INLINE_MAX);
-    struct iovec iov = {.iov_base = extents, .iov_len = BKV_INLINE_MAX};
+    CLEANUP(bkv_extents_free) struct bkv_extents x = {0};
     struct bkv_record_out rec;
-    uint64_t len = 0;
     int rc;
 
-    if (extents == NULL)
-        return -ENOMEM;
     rc = bkv_read_record(t, s, drop->addr, drop->rec_len, &buf, &rec);
     if (rc == 0)
-        rc = bkv_record_value(s->codec, &rec, 0, BKV_INLINE_MAX, &iov, 1, s->scratch, &len);
-    for (size_t at = sizeof(le64); rc == 0 && at + sizeof(struct bkv_extent) <= len;
-         at += sizeof(struct bkv_extent)) {
-        const struct bkv_extent *e = (const struct bkv_extent *)(extents + at);
-        struct bkv_seg *g = seg_at(s, le64_get(e->addr));
+        rc = bkv_extents_of(t, s, &rec, &x);
+    if (rc == -EBADMSG) {
+        log_error(
+            "%s: the chunks of a value that is no more cannot be told: its record at %llu, or "
+            "a list of it, is damaged; their space stays in use",
+            s->name, (unsigned long long)drop->addr);
+        return 0;
+    }
+    for (unsigned i = 0; rc == 0 && i < x.n + x.nlists; i++) {
+        struct bkv_seg *g = seg_at(s, le64_get(x.e[i].addr));
 
         if (g != NULL)
-            g->drop += bkv_extent_bytes(s, e);
+            g->drop += bkv_extent_bytes(s, &x.e[i]);
     }
     return rc;
 }
@@ -486,6 +489,7 @@ int bkv_super_write(struct rt_task *t, struct bkv *s, struct bkv_super *super)
     if (page == NULL)
         return -ENOMEM;
     super->slot_seq = le64_make(le64_get(super->slot_seq) + 1);
+    super->incompat = le32_make(le32_get(super->incompat) | s->incompat);
     for (unsigned i = 0; i < 2; i++) {
         unsigned slot = (s->super_slot + i) % 2;
         int rc;

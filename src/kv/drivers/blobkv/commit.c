@@ -460,7 +460,7 @@ static void apply(struct bkv *s, struct bkv_block *b)
             continue;
         }
         if (op->type == BKV_LARGE_VALUE)
-            extents = bytes_make(op->iov[0].iov_base, op->value_bytes);
+            extents = op->named;
         if (op->type == BKV_DELETE)
             s->full = false;
         bkv_apply(s, op->key, op->hash, &op->place, extents, op->holds, 0);

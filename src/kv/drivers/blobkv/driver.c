@@ -122,6 +122,7 @@ static int take_opts(struct bkv *s, const struct param_values *params, struct er
         return err_set(why, -EINVAL, "blob: memory= is 4M at least");
     if (o->checkpoint_bytes < MIB)
         return err_set(why, -EINVAL, "blob: checkpoint= is 1M at least");
+    o->extents = (uint32_t)MIN(param_u64(params, "extents"), (uint64_t)BKV_EXTENTS_MAX);
     o->snapshot_pin_bytes =
         param_given(params, "snapshot_pin") ? param_u64(params, "snapshot_pin") : 0;
     o->snapshot_max_age_ns =
@@ -235,6 +236,7 @@ static const struct param blob_kv_params[] = {
     {"direct", PARAM_STR, NULL, false, "auto, on or off: past the page cache"},
     {"snapshot_pin", PARAM_SIZE, NULL, false, "dead data snapshots may keep; default a quarter"},
     {"snapshot_max_age", PARAM_TIME, NULL, false, "a snapshot goes stale then; default never"},
+    {"extents", PARAM_U64, "0", false, "chunks a value names without lists; 0: 1365; for tests"},
     {"compress", PARAM_STR, NULL, false, "none, lz4 or zstd"},
     {"level", PARAM_U64, "0", false, "of compression; 0: the library's own"},
     {"key_file", PARAM_STR, NULL, false, "encrypts, with the key in this file"},

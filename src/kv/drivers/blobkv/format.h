@@ -153,6 +153,20 @@ static_assert(sizeof(struct bkv_extent) == 24, "extent");
 #define BKV_LARGE_HEAD_BYTES 8u
 #define BKV_EXTENTS_MAX ((BKV_INLINE_MAX - BKV_LARGE_HEAD_BYTES) / 24u)
 
+/*
+ * A value of more extents has lists: chunks whose data are extents, in order. Its record holds le64
+ * value_id, a mark, which is an extent with addr 0 (no chunk has that) and in raw_len the number of
+ * all extents, and then for each list one of these. The super slot says that there may be such.
+ */
+struct bkv_list_ref {
+    struct bkv_extent e; /*  0  the list: never compressed, data_len a multiple of 24 */
+    le64 value_len;      /* 24  bytes of the value that its extents have */
+};
+static_assert(sizeof(struct bkv_list_ref) == 32, "list");
+#define BKV_LISTS_HEAD_BYTES (BKV_LARGE_HEAD_BYTES + 24u)
+#define BKV_LIST_REFS_MAX ((BKV_INLINE_MAX - BKV_LISTS_HEAD_BYTES) / 32u)
+#define BKV_LIST_EXTENTS_MAX ((1u << 20) / 24u)
+
 /* --- index leaf: 4096 bytes; see leaf.h for the entries */
 
 #define BKV_LEAF_MAGIC 0x46454c42u /* "BLEF" */
@@ -166,7 +180,8 @@ static_assert(sizeof(struct bkv_extent) == 24, "extent");
 #define BKV_INCOMPAT_ZSTD 1u
 #define BKV_INCOMPAT_LZ4 2u
 #define BKV_INCOMPAT_SEALED 4u /* records, leaves and checkpoints are encrypted */
-#define BKV_INCOMPAT_KNOWN 7u
+#define BKV_INCOMPAT_LISTS 8u  /* values may have lists of extents */
+#define BKV_INCOMPAT_KNOWN 15u
 
 struct bkv_position {
     le32 segment; /* 0: the stream has none open */

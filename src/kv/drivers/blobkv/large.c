@@ -56,6 +56,10 @@ int bkv_large_init(struct bkv *s)
     l->end_again.fn = bkv_streams_end;
     l->chunk_bytes = MIN(quarter, BKV_CHUNK_USUAL);
     l->huge_bytes = MIN(whole, BKV_CHUNK_MAX);
+    l->extents_max = MIN(s->opts.extents != 0 ? s->opts.extents : BKV_EXTENTS_MAX, BKV_EXTENTS_MAX);
+    l->list_extents = l->huge_bytes / (uint32_t)sizeof(struct bkv_extent);
+    l->list_extents =
+        MIN(l->list_extents, s->opts.extents != 0 ? l->extents_max : BKV_LIST_EXTENTS_MAX);
     l->align = MAX(s->sector_bytes, blk_info(blob_store_dev(blob_store_of(s->blob)))->buf_align);
     if (pool_init(&l->writes, WRITE_BUFS) < 0 || pool_init(&l->reads, READ_BUFS) < 0)
         return -ENOMEM;
@@ -83,10 +87,10 @@ void bkv_large_fini(struct bkv *s)
 uint64_t bkv_large_val_max(const struct bkv *s)
 {
     const struct bkv_large *l = s->large;
-    uint64_t all = (uint64_t)BKV_CHUNKS_USUAL * l->chunk_bytes +
-                   (uint64_t)(BKV_EXTENTS_MAX - BKV_CHUNKS_USUAL) * l->huge_bytes;
+    uint64_t all = (uint64_t)BKV_LIST_REFS_MAX * l->list_extents * l->chunk_bytes;
 
-    return all - all / 16; /* the last chunk of a segment is a shorter one */
+    all -= all / 16; /* the last chunk of a segment is a shorter one */
+    return MIN(all, 1ull << BKV_ADDR_BITS);
 }
 
 struct bkv_chunk_buf *bkv_chunk_buf_get(struct rt_task *t, struct bkv *s)
@@ -114,28 +118,24 @@ void bkv_chunk_buf_put(struct bkv_chunk_buf *b)
 
 void bkv_large_begin(struct bkv_large_out *w, struct bkv *s, struct bytes key)
 {
-    *w = (struct bkv_large_out){.s = s, .key = key};
+    *w = (struct bkv_large_out){.s = s, .key = key, .need = BKV_NEED_DATA};
     rt_random(&w->value_id, sizeof(w->value_id));
 }
 
-static struct bkv_extent *extent_at(const struct bkv_large_out *w, unsigned i)
+int bkv_large_reserve(struct bkv_large_out *w, unsigned n)
 {
-    return (struct bkv_extent *)(w->rec + BKV_LARGE_HEAD_BYTES) + i;
-}
-
-/* Room for `n` more extents. */
-static int reserve(struct bkv_large_out *w, unsigned n)
-{
+    uint64_t most = (uint64_t)BKV_LIST_REFS_MAX * w->s->large->list_extents + BKV_LIST_REFS_MAX;
+    uint64_t want = (uint64_t)w->n + w->nlists + n;
     unsigned max = MAX(w->max, 1u);
     uint8_t *more;
 
-    if (w->n + n > BKV_EXTENTS_MAX)
+    if (want > most)
         return -EFBIG;
-    if (w->n + n <= w->max)
+    if (want <= w->max)
         return 0;
-    while (max < w->n + n)
-        max = MIN(max * 4, (unsigned)BKV_EXTENTS_MAX);
-    more = realloc(w->rec, BKV_LARGE_HEAD_BYTES + max * sizeof(struct bkv_extent));
+    while (max < want)
+        max = max < 256 ? max * 4 : max * 2;
+    more = realloc(w->rec, BKV_LARGE_HEAD_BYTES + (size_t)max * sizeof(struct bkv_extent));
     if (more == NULL)
         return -ENOMEM;
     w->rec = more;
@@ -257,7 +257,7 @@ static int fill_in(struct bkv_large_out *w, struct bkv_chunk_buf *b, uint64_t ad
     if (rc < 0)
         return rc;
     b->iov[0] = (struct iovec){head, head_len};
-    *extent_at(w, w->n) = (struct bkv_extent){
+    *bkv_large_extent(w, w->n) = (struct bkv_extent){
         .addr = le64_make(addr),
         .data_len = le32_make(data_len),
         .head_len = le32_make(head_len),
@@ -292,7 +292,7 @@ static int write_chunk(struct rt_task *t, struct bkv_large_out *w, struct bkv_ch
     uint32_t total = head_len_of(w, data_len) + (uint32_t)round_up_u64(data_len, s->sector_bytes);
     uint64_t addr;
     uint32_t gen;
-    int rc = reserve(w, 1);
+    int rc = bkv_large_reserve(w, 1);
 
     if (rc == 0)
         rc = bkv_large_place(t, s, BKV_NEED_DATA, total, &addr, &gen);
@@ -361,7 +361,7 @@ int bkv_large_write(struct rt_task *t, struct bkv_large_out *w, const struct iov
 
 int bkv_large_share(struct bkv_large_out *w, const struct bkv_extent *e, unsigned n)
 {
-    int rc = reserve(w, n);
+    int rc = bkv_large_reserve(w, n);
 
     if (rc < 0)
         return rc;
@@ -369,7 +369,7 @@ int bkv_large_share(struct bkv_large_out *w, const struct bkv_extent *e, unsigne
         struct bkv_seg *g = &w->s->seg[bkv_seg_of(w->s, le64_get(e[i].addr))];
 
         g->live_held += bkv_extent_bytes(w->s, &e[i]);
-        *extent_at(w, w->n++) = e[i];
+        *bkv_large_extent(w, w->n++) = e[i];
         w->len += le32_get(e[i].raw_len);
     }
     return 0;
@@ -385,38 +385,55 @@ int bkv_large_settle(struct rt_task *t, struct bkv_large_out *w)
 void bkv_large_abort(struct rt_task *t, struct bkv_large_out *w)
 {
     (void)bkv_large_settle(t, w);
-    for (unsigned i = 0; i < w->n; i++)
-        bkv_large_drop(w->s, le64_get(extent_at(w, i)->addr),
-                       bkv_extent_bytes(w->s, extent_at(w, i)));
+    for (unsigned i = 0; i < w->n + w->nlists; i++)
+        bkv_large_drop(w->s, le64_get(bkv_large_extent(w, i)->addr),
+                       bkv_extent_bytes(w->s, bkv_large_extent(w, i)));
+    bkv_large_done(w);
+}
+
+void bkv_large_done(struct bkv_large_out *w)
+{
     free(w->rec);
+    free(w->payload);
     *w = (struct bkv_large_out){.s = w->s};
+}
+
+int bkv_large_finish(struct rt_task *t, struct bkv_large_out *w, struct bkv_op *op,
+                     struct iovec *iov)
+{
+    int rc = bkv_large_settle(t, w);
+
+    *iov = (struct iovec){w->rec, BKV_LARGE_HEAD_BYTES + w->n * sizeof(struct bkv_extent)};
+    if (rc == 0 && w->n > w->s->large->extents_max)
+        rc = bkv_lists_write(t, w, iov);
+    if (rc < 0)
+        return rc;
+    op->type = BKV_LARGE_VALUE;
+    op->holds = true;
+    op->iov = iov;
+    op->iovcnt = 1;
+    op->value_bytes = (uint32_t)iov->iov_len;
+    op->value_len = w->len;
+    op->named = bytes_make(w->rec + BKV_LARGE_HEAD_BYTES,
+                           ((size_t)w->n + w->nlists) * sizeof(struct bkv_extent));
+    return 0;
 }
 
 int bkv_large_commit(struct rt_task *t, struct bkv_large_out *w, struct bkv_op *op)
 {
     struct bkv_op flush = {0};
     struct iovec iov;
-    int rc = bkv_large_settle(t, w);
+    int rc = bkv_large_finish(t, w, op, &iov);
 
     /* The committer flushes once for all who wait, records and chunks. */
     if (rc == 0)
         rc = bkv_commit(t, w->s, &flush);
-    if (rc == 0) {
-        iov.iov_base = w->rec;
-        iov.iov_len = BKV_LARGE_HEAD_BYTES + w->n * sizeof(struct bkv_extent);
-        op->type = BKV_LARGE_VALUE;
-        op->holds = true;
-        op->iov = &iov;
-        op->iovcnt = 1;
-        op->value_bytes = (uint32_t)iov.iov_len;
-        op->value_len = w->len;
+    if (rc == 0)
         rc = bkv_commit(t, w->s, op);
-    }
     if (rc < 0) {
         bkv_large_abort(t, w);
         return rc;
     }
-    free(w->rec);
-    w->rec = NULL;
+    bkv_large_done(w);
     return 0;
 }

@@ -16,7 +16,7 @@
 #include "kv/drivers/blobkv/chunk.h"
 
 /* The first chunks of a value are of up to 1 MiB; a value of more than so many is huge, and its
- * further ones are of up to 4 MiB, for else the record could not name them all. */
+ * further ones are of up to 4 MiB, so that there are fewer to name. */
 #define BKV_CHUNK_USUAL (1u << 20)
 #define BKV_CHUNKS_USUAL 256u
 
@@ -60,6 +60,8 @@ struct bkv_large {
     unsigned writing; /* buffers on their way to the device */
     uint8_t *scratch; /* one chunk, for compression; nobody waits while using it */
     uint32_t chunk_bytes, huge_bytes, align;
+    uint32_t extents_max;  /* that a record names itself */
+    uint32_t list_extents; /* in one list */
     struct list idle;    /* streams with a part of a chunk: struct bkv_stream_io */
     struct list streams; /* all of them */
     struct list appends; /* keys that are being appended to */
@@ -71,7 +73,7 @@ struct bkv_large {
 int bkv_large_init(struct bkv *s); /* once sector and segments are known */
 /** Frees streams that are still there, too (after a simulated crash). */
 void bkv_large_fini(struct bkv *s);
-/** The longest value that is sure to fit into the extents of one record. */
+/** The longest value whose extents are sure to fit into lists of one record; 2^48 at most. */
 uint64_t bkv_large_val_max(const struct bkv *s);
 
 /** A buffer for writing; waits for one, and makes idle streams give up theirs. */
@@ -86,14 +88,22 @@ struct bkv_large_out {
     struct bytes key; /* the maker's */
     uint64_t value_id;
     uint64_t len;     /* of the value, so far */
-    uint8_t *rec;     /* what the LARGE record will hold: value_id, extents */
-    unsigned n, max;  /* extents in it */
+    enum bkv_need need; /* of lists: what the room is for */
+    uint8_t *rec;     /* what the LARGE record will hold: value_id, extents; then lists of them */
+    unsigned n, nlists, max; /* extents in it, lists, room for both */
+    uint8_t *payload; /* what it holds instead when there are lists */
     unsigned pending; /* writes under way */
     int rc;           /* of the first one that failed */
     struct rt_cond changed;
 };
 
 void bkv_large_begin(struct bkv_large_out *w, struct bkv *s, struct bytes key);
+static inline struct bkv_extent *bkv_large_extent(const struct bkv_large_out *w, unsigned i)
+{
+    return (struct bkv_extent *)(w->rec + BKV_LARGE_HEAD_BYTES) + i;
+}
+/** Room for `n` more extents or lists. 0; -EFBIG; -ENOMEM. */
+int bkv_large_reserve(struct bkv_large_out *w, unsigned n);
 /** Writes the next `len` bytes as chunks. The iovecs are the writer's until bkv_large_settle(). */
 int bkv_large_write(struct rt_task *t, struct bkv_large_out *w, const struct iovec *iov,
                     unsigned iovcnt, uint64_t len);
@@ -106,30 +116,52 @@ uint32_t bkv_large_next(const struct bkv_large_out *w);
 int bkv_large_share(struct bkv_large_out *w, const struct bkv_extent *e, unsigned n);
 /** Waits for the writes. Returns the first failure. */
 int bkv_large_settle(struct rt_task *t, struct bkv_large_out *w);
+/** Waits for the writes and writes lists if there have to be some: what is to be flushed then. The
+ * op gets what the record holds, by *iov, which lives as long as the op. On failure: abort. */
+int bkv_large_finish(struct rt_task *t, struct bkv_large_out *w, struct bkv_op *op,
+                     struct iovec *iov);
+/** The op has committed: frees what is left. */
+void bkv_large_done(struct bkv_large_out *w);
 /** Makes the chunks durable, then commits the LARGE record; `op` has the conditions. Frees all. */
 int bkv_large_commit(struct rt_task *t, struct bkv_large_out *w, struct bkv_op *op);
 /** Gives everything back. */
 void bkv_large_abort(struct rt_task *t, struct bkv_large_out *w);
 
-/* --- reading (large_read.c) */
+/* --- lists (large_list.c) */
 
-/** The extents of a LARGE record. */
+/** Writes all extents as lists; `out`: what the record holds then. 0; -ENOSPC; -EFBIG; ... */
+int bkv_lists_write(struct rt_task *t, struct bkv_large_out *w, struct iovec *out);
+/** Whether what a record holds is lists, by their mark. */
+bool bkv_stored_has_lists(struct bytes stored);
+/** Checks the list that an extent names, read into memory; opens its data in place. */
+int bkv_list_check(struct bkv *s, const struct bkv_extent *e, uint8_t *chunk);
+
+/** All that a LARGE record names: n extents, in order, then the lists that they are from. */
 struct bkv_extents {
     uint64_t value_id, value_len;
-    const struct bkv_extent *e;
-    unsigned n;
+    struct bkv_extent *e;
+    unsigned n, nlists;
+    unsigned at;   /* where the last read ended: an extent, and where in the value it begins */
+    uint64_t base;
 };
 
-/** Checks what a LARGE record holds, as bkv_record_value() gives it. 0; -EBADMSG. */
-int bkv_extents_parse(const struct bkv *s, struct bytes stored, uint64_t value_len,
-                      struct bkv_extents *out);
-/** The same from a record; *out_copy is memory to free, NULL when it was not needed. */
-int bkv_extents_of(struct bkv *s, const struct bkv_record_out *rec, uint8_t **out_copy,
+/** Takes a LARGE record apart, reads and checks its lists. Segments are held or pinned; waits when
+ * there are lists. `rec` lives as long; the scratch is not used. 0 (to be freed); -EBADMSG; ... */
+int bkv_extents_of(struct rt_task *t, struct bkv *s, const struct bkv_record_out *rec,
                    struct bkv_extents *out);
+void bkv_extents_free(struct bkv_extents *x);
+/** As they are counted: what bkv_apply() takes. */
+static inline struct bytes bkv_extents_bytes(const struct bkv_extents *x)
+{
+    return bytes_make(x->e, ((size_t)x->n + x->nlists) * sizeof(*x->e));
+}
 void bkv_extents_pin(struct bkv *s, const struct bkv_extents *x);
 void bkv_extents_unpin(struct bkv *s, const struct bkv_extents *x);
+
+/* --- reading (large_read.c) */
+
 /** Reads [off, off + len) of a value whose segments are pinned or held. 0; -EBADMSG; -EIO. */
-int bkv_large_read(struct rt_task *t, struct bkv *s, const struct bkv_extents *x, uint64_t off,
+int bkv_large_read(struct rt_task *t, struct bkv *s, struct bkv_extents *x, uint64_t off,
                    uint64_t len, const struct iovec *iov, unsigned iovcnt, uint64_t *out_moved);
 
 /* --- requests */

@@ -76,7 +76,8 @@ static bool is_inside(const struct evacuation *ev, const struct bkv_extent *e)
     return bkv_seg_of(ev->s, le64_get(e->addr)) == ev->segment;
 }
 
-/* Moves the chunks of one value. -ESTALE: the key has changed meanwhile; that is as good. */
+/* Moves the chunks of one value, whose lists are written anew. -ESTALE: the key has changed
+ * meanwhile; that is as good. */
 static int value_move(struct rt_task *t, struct evacuation *ev, struct bytes key,
                       const struct bkv_place *place, const struct bkv_extents *x)
 {
@@ -92,6 +93,7 @@ static int value_move(struct rt_task *t, struct evacuation *ev, struct bytes key
     int rc = 0;
 
     bkv_large_begin(&w, s, key);
+    w.need = BKV_NEED_MOVE;
     w.value_id = x->value_id;
     for (unsigned i = 0; rc == 0 && i < x->n; i++) {
         if (is_inside(ev, &x->e[i]))
@@ -106,10 +108,10 @@ static int value_move(struct rt_task *t, struct evacuation *ev, struct bytes key
     return bkv_large_commit(t, &w, &op);
 }
 
-/* Whether a record names a chunk at addr. */
+/* Whether a record names a chunk or list at addr. */
 static bool names(const struct bkv_extents *x, uint64_t addr)
 {
-    for (unsigned i = 0; i < x->n; i++)
+    for (unsigned i = 0; i < x->n + x->nlists; i++)
         if (le64_get(x->e[i].addr) == addr)
             return true;
     return false;
@@ -119,26 +121,25 @@ static bool names(const struct bkv_extents *x, uint64_t addr)
 static int chunk_found(struct rt_task *t, struct evacuation *ev, struct bytes key, uint64_t addr)
 {
     CLEANUP(rt_buf_put_p) struct rt_buf *buf = NULL;
+    CLEANUP(bkv_extents_free) struct bkv_extents x = {0};
     struct bkv *s = ev->s;
     struct bkv_record_out rec;
     struct bkv_place place;
-    struct bkv_extents x;
-    uint8_t *copy = NULL;
-    int rc = bkv_read_key(t, s, key, &place, &buf, &rec);
+    struct bkv_hold hold;
+    int rc;
 
-    if (rc == -ENOENT)
-        return 0;
-    if (rc < 0 || rec.type != BKV_LARGE_VALUE)
-        return MIN(rc, 0);
-    rc = bkv_extents_of(s, &rec, &copy, &x);
+    bkv_hold(s, &hold);
+    rc = bkv_read_key(t, s, key, &place, &buf, &rec);
+    if (rc == 0 && rec.type == BKV_LARGE_VALUE)
+        rc = bkv_extents_of(t, s, &rec, &x);
+    bkv_extents_pin(s, &x);
+    bkv_release(s, &hold);
     if (rc == 0 && names(&x, addr)) {
-        bkv_extents_pin(s, &x);
         rc = value_move(t, ev, key, &place, &x);
-        bkv_extents_unpin(s, &x);
         rc = rc == -ESTALE || rc == 0 ? 1 : rc;
     }
-    free(copy);
-    return rc;
+    bkv_extents_unpin(s, &x);
+    return rc == -ENOENT ? 0 : rc;
 }
 
 /* The key of the head at buf, if it is one, copied into `key`. 0: none. */

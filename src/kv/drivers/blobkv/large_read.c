@@ -8,91 +8,6 @@
 
 #define READS_MAX 4u /* of one value at a time */
 
-/* --- extents ---------------------------------------------------------------------------------- */
-
-static bool extent_is_right(const struct bkv *s, const struct bkv_extent *e)
-{
-    uint64_t addr = le64_get(e->addr);
-    uint32_t in_seg = (uint32_t)(addr & (s->segment_bytes - 1));
-    uint32_t data_len = le32_get(e->data_len), head_len = le32_get(e->head_len);
-    uint32_t raw_len = le32_get(e->raw_len);
-
-    return addr >> s->segment_shift > 0 && addr >> s->segment_shift < s->nsegs &&
-           addr % s->sector_bytes == 0 && head_len > 0 && head_len % s->sector_bytes == 0 &&
-           head_len <= BKV_CHUNK_HEAD_MAX && data_len > 0 && data_len <= raw_len &&
-           raw_len <= BKV_CHUNK_MAX &&
-           (uint64_t)in_seg + bkv_extent_bytes(s, e) <= s->segment_bytes;
-}
-
-int bkv_extents_parse(const struct bkv *s, struct bytes stored, uint64_t value_len,
-                      struct bkv_extents *out)
-{
-    size_t n = (stored.len - BKV_LARGE_HEAD_BYTES) / sizeof(struct bkv_extent);
-    const struct bkv_extent *e;
-    uint64_t sum = 0;
-
-    if (stored.len < BKV_LARGE_HEAD_BYTES || n == 0 ||
-        stored.len != BKV_LARGE_HEAD_BYTES + n * sizeof(struct bkv_extent))
-        return -EBADMSG;
-    e = (const struct bkv_extent *)(stored.ptr + BKV_LARGE_HEAD_BYTES);
-    for (size_t i = 0; i < n; i++) {
-        if (!extent_is_right(s, &e[i]))
-            return -EBADMSG;
-        sum += le32_get(e[i].raw_len);
-    }
-    if (sum != value_len)
-        return -EBADMSG;
-    *out = (struct bkv_extents){
-        .value_id = le64_at(stored.ptr),
-        .value_len = value_len,
-        .e = e,
-        .n = (unsigned)n,
-    };
-    return 0;
-}
-
-int bkv_extents_of(struct bkv *s, const struct bkv_record_out *rec, uint8_t **out_copy,
-                   struct bkv_extents *out)
-{
-    struct bytes stored = rec->stored;
-    uint8_t *copy = NULL;
-    int rc;
-
-    if ((rec->flags & BKV_F_SEALED) != 0) {
-        struct iovec iov = {NULL, BKV_INLINE_MAX};
-        uint64_t moved = 0;
-
-        copy = malloc(BKV_INLINE_MAX);
-        if (copy == NULL)
-            return -ENOMEM;
-        iov.iov_base = copy;
-        rc = bkv_record_value(s->codec, rec, 0, BKV_INLINE_MAX, &iov, 1, s->scratch, &moved);
-        if (rc < 0) {
-            free(copy);
-            return rc;
-        }
-        stored = bytes_make(copy, moved);
-    }
-    rc = bkv_extents_parse(s, stored, rec->value_len, out);
-    if (rc < 0)
-        free(copy);
-    else
-        *out_copy = copy;
-    return rc;
-}
-
-void bkv_extents_pin(struct bkv *s, const struct bkv_extents *x)
-{
-    for (unsigned i = 0; i < x->n; i++)
-        bkv_pin(s, le64_get(x->e[i].addr));
-}
-
-void bkv_extents_unpin(struct bkv *s, const struct bkv_extents *x)
-{
-    for (unsigned i = 0; i < x->n; i++)
-        bkv_unpin(s, le64_get(x->e[i].addr));
-}
-
 /* --- one chunk -------------------------------------------------------------------------------- */
 
 /* A read of a value under way: chunks are submitted and finished in order. */
@@ -297,13 +212,13 @@ static struct bkv_chunk_buf *buf_for(struct rt_task *t, struct reading *r)
     return list_pop_entry(&p->free, struct bkv_chunk_buf, link);
 }
 
-int bkv_large_read(struct rt_task *t, struct bkv *s, const struct bkv_extents *x, uint64_t off,
+int bkv_large_read(struct rt_task *t, struct bkv *s, struct bkv_extents *x, uint64_t off,
                    uint64_t len, const struct iovec *iov, unsigned iovcnt, uint64_t *out_moved)
 {
     struct reading r = {.s = s, .iov = iov, .iovcnt = iovcnt};
     uint64_t end = off < x->value_len ? off + MIN(len, x->value_len - off) : off;
-    uint64_t at = off, base = 0; /* of extent i */
-    unsigned i = 0;
+    uint64_t at = off, base = off >= x->base ? x->base : 0; /* of extent i */
+    unsigned i = off >= x->base ? x->at : 0;
     int rc = 0;
 
     while (rc == 0 && (at < end || r.n > 0)) {
@@ -322,6 +237,8 @@ int bkv_large_read(struct rt_task *t, struct bkv *s, const struct bkv_extents *x
         r.buf[(r.first + r.n++) % READS_MAX] = b;
         chunk_begin(&r, b, &x->e[i], from, to, at - off);
         at = base + to;
+        x->at = i;
+        x->base = base;
     }
     while (r.n > 0)
         (void)chunk_end(t, &r, false);
@@ -333,14 +250,12 @@ int bkv_large_read(struct rt_task *t, struct bkv *s, const struct bkv_extents *x
 int bkv_large_get(struct rt_task *t, struct bkv *s, struct kv_req *kv,
                   const struct bkv_record_out *rec)
 {
-    uint8_t *copy = NULL;
-    struct bkv_extents x;
-    int rc = bkv_extents_of(s, rec, &copy, &x);
+    CLEANUP(bkv_extents_free) struct bkv_extents x = {0};
+    int rc = bkv_extents_of(t, s, rec, &x);
 
     if (rc == 0)
         rc = bkv_large_read(t, s, &x, kv->off, kv->len, kv->iov, kv->iovcnt, &kv->moved);
     kv->value_len = rec->value_len;
     kv->version = rec->seq;
-    free(copy);
     return rc;
 }

@@ -304,17 +304,17 @@ static int check_accounting(struct rt_task *t, struct test *x)
         struct bkv_extents e = {0};
         struct rt_buf *buf = NULL;
         struct bkv_place place;
-        uint8_t *copy = NULL;
 
         if (!x->there[k])
             continue;
         there++;
         CHECK_OK(bkv_read_key(t, s, key_of(k), &place, &buf, &rec));
         if (rec.type == BKV_LARGE_VALUE)
-            CHECK_OK(bkv_extents_of(s, &rec, &copy, &e));
-        for (unsigned i = 0; i < e.n; i++)
+            CHECK_OK(bkv_extents_of(t, s, &rec, &e));
+        for (unsigned i = 0; i < e.n + e.nlists; i++)
             want[bkv_seg_of(s, le64_get(e.e[i].addr))] += bkv_extent_bytes(s, &e.e[i]);
-        free(copy);
+        CHECK(e.nlists == 0 || e.n > s->large->extents_max);
+        bkv_extents_free(&e);
         rt_buf_put(buf);
     }
     CHECK(nkeys == there);
@@ -442,7 +442,7 @@ static int bit_rot(struct rt_task *t, struct test *x)
     struct bkv_record_out rec;
     struct bkv_place place;
     struct bkv_extents e;
-    uint8_t *copy = NULL, *page = aligned_alloc(4096, 4096);
+    uint8_t *page = aligned_alloc(4096, 4096);
     uint64_t addr, data;
     struct bkv *s;
 
@@ -451,7 +451,7 @@ static int bit_rot(struct rt_task *t, struct test *x)
     fill(x, x->buf, len);
     CHECK_OK(run(t, x, &req));
     CHECK_OK(bkv_read_key(t, s, key_of(0), &place, &buf, &rec));
-    CHECK_OK(bkv_extents_of(s, &rec, &copy, &e));
+    CHECK_OK(bkv_extents_of(t, s, &rec, &e));
     addr = le64_get(e.e[0].addr);
     data = addr + le32_get(e.e[0].head_len);
     CHECK(e.n == 1);
@@ -476,7 +476,49 @@ static int bit_rot(struct rt_task *t, struct test *x)
         page[addr + at - page_addr] ^= 0x20;
         CHECK_OK(blob_write(t, s->chan, s->blob, page, page_addr, 4096, 0));
     }
-    free(copy);
+    bkv_extents_free(&e);
+    free(page);
+    rt_buf_put(buf);
+    close_store(t, x);
+    return 0;
+}
+
+/* The same of a list: nobody reads a value whose list is damaged. */
+static int bit_rot_of_lists(struct rt_task *t, struct test *x)
+{
+    static const uint32_t len = MIB;
+    struct iovec iov = {x->buf, len};
+    struct kv_req req = {.op = KV_STORE, .key = key_of(0), .iov = &iov, .iovcnt = 1, .len = len};
+    struct rt_buf *buf = NULL;
+    struct bkv_record_out rec;
+    struct bkv_place place;
+    struct bkv_extents e;
+    uint8_t *page = aligned_alloc(4096, 4096);
+    uint64_t addr;
+    struct bkv *s;
+
+    CHECK_OK(open_store(t, x));
+    s = store_of(x);
+    fill(x, x->buf, len);
+    CHECK_OK(run(t, x, &req));
+    CHECK_OK(bkv_read_key(t, s, key_of(0), &place, &buf, &rec));
+    CHECK_OK(bkv_extents_of(t, s, &rec, &e));
+    CHECK(e.nlists > 1);
+    for (unsigned i = 0; i < e.nlists; i++) {
+        uint32_t off = i % 2 == 0 ? 8 + i : le32_get(e.e[e.n + i].head_len) + i;
+
+        addr = le64_get(e.e[e.n + i].addr) + off;
+        CHECK_OK(blob_read(t, s->chan, s->blob, page, addr & ~4095ull, 4096));
+        page[addr % 4096] ^= 1;
+        CHECK_OK(blob_write(t, s->chan, s->blob, page, addr & ~4095ull, 4096, 0));
+        req = (struct kv_req){
+            .op = KV_RETRIEVE, .key = key_of(0), .iov = &iov, .iovcnt = 1, .len = len};
+        CHECK(run(t, x, &req) == -EBADMSG);
+        page[addr % 4096] ^= 1;
+        CHECK_OK(blob_write(t, s->chan, s->blob, page, addr & ~4095ull, 4096, 0));
+        CHECK_OK(run(t, x, &req));
+    }
+    bkv_extents_free(&e);
     free(page);
     rt_buf_put(buf);
     close_store(t, x);
@@ -644,6 +686,12 @@ static void values_are_what_was_stored(void **state)
     run_on(against_the_model, DEV, STORE, 150);
 }
 
+/* 48 chunks of a value and 16 lists, in the log of which recovery reads them. */
+static void values_of_many_extents(void **state)
+{
+    run_on(against_the_model, DEV_512, STORE "&segment=256K&extents=3", 150);
+}
+
 static void values_in_sectors_of_512(void **state)
 {
     run_on(against_the_model, DEV_512, STORE "&checkpoint=1M&segment=1M", 150);
@@ -654,12 +702,22 @@ static void values_compressed(void **state)
 {
     run_on(against_the_model, DEV, STORE "&compress=zstd&level=1", 100);
 }
+
+static void values_of_many_extents_compressed(void **state)
+{
+    run_on(against_the_model, DEV, STORE "&segment=256K&extents=3&compress=zstd&level=1", 60);
+}
 #endif
 
 #ifdef HAVE_LIBCRYPTO
 static void values_encrypted(void **state)
 {
     run_on(against_the_model, DEV_512, STORE "&segment=2M" KEY, 100);
+}
+
+static void values_of_many_extents_encrypted(void **state)
+{
+    run_on(against_the_model, DEV, STORE "&segment=256K&extents=3" KEY, 60);
 }
 
 static void nothing_can_be_read_without_the_key(void **state)
@@ -683,6 +741,16 @@ static void segments_can_be_emptied(void **state)
     run_on(evacuation, DEV_512, STORE "&segment=1M", 200);
 }
 
+static void segments_with_lists_can_be_emptied(void **state)
+{
+    run_on(evacuation, DEV_512, STORE "&segment=256K&extents=3&checkpoint=1M", 200);
+}
+
+static void damage_to_a_list_is_seen(void **state)
+{
+    run_on(bit_rot_of_lists, DEV, STORE "&segment=256K&extents=3", 0);
+}
+
 static void damage_is_seen(void **state)
 {
     run_on(bit_rot, DEV, STORE, 0);
@@ -697,18 +765,23 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_are_what_was_stored),
+        cmocka_unit_test(values_of_many_extents),
         cmocka_unit_test(values_in_sectors_of_512),
 #ifdef HAVE_LIBZSTD
         cmocka_unit_test(values_compressed),
+        cmocka_unit_test(values_of_many_extents_compressed),
 #endif
 #ifdef HAVE_LIBCRYPTO
         cmocka_unit_test(values_encrypted),
+        cmocka_unit_test(values_of_many_extents_encrypted),
         cmocka_unit_test(nothing_can_be_read_without_the_key),
         cmocka_unit_test(encrypted_segments_can_be_emptied),
 #endif
         cmocka_unit_test(without_a_key_it_could_be),
         cmocka_unit_test(segments_can_be_emptied),
+        cmocka_unit_test(segments_with_lists_can_be_emptied),
         cmocka_unit_test(damage_is_seen),
+        cmocka_unit_test(damage_to_a_list_is_seen),
         cmocka_unit_test(many_streams_share_few_buffers),
     };
 

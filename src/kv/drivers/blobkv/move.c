@@ -9,6 +9,7 @@
  * memtable tells when the block is written, and again before the new places are entered.
  */
 #include "kv/drivers/blobkv/gc.h"
+#include "kv/drivers/blobkv/large.h"
 
 #include "base/log.h"
 
@@ -162,10 +163,24 @@ static uint32_t bind_block(struct bkv *s, struct bkv_mover *m, uint64_t addr, ui
     return info.nrecords > 0 ? (uint32_t)round_up_u64(at, s->sector_bytes) : 0;
 }
 
-static void apply_move(struct bkv *s, const struct move *mv, uint8_t *at, uint64_t addr)
+/* What a LARGE record names; its key may be in the scratch, which others use meanwhile: it goes to
+ * `own`, BKV_KEY_MAX bytes. */
+static int load_extents(struct rt_task *t, struct bkv *s, const struct bkv_record_out *rec,
+                        struct bytes *key, uint8_t *own, struct bkv_extents *out)
 {
-    CLEANUP(free_p) uint8_t *copy = NULL;
-    struct bytes extents = {0};
+    if (own == NULL)
+        return -ENOMEM;
+    memcpy(own, key->ptr, key->len);
+    key->ptr = own;
+    return bkv_extents_of(t, s, rec, out);
+}
+
+static void apply_move(struct rt_task *t, struct bkv *s, const struct move *mv, uint8_t *at,
+                       uint64_t addr)
+{
+    CLEANUP(bkv_extents_free) struct bkv_extents x = {0};
+    CLEANUP(free_p) uint8_t *own = NULL;
+    const struct bkv_mem_entry *e;
     struct bkv_record_out rec;
     struct bytes key = key_of_move(s, at, &rec);
     struct bkv_place place = {.addr = addr,
@@ -173,25 +188,20 @@ static void apply_move(struct bkv *s, const struct move *mv, uint8_t *at, uint64
                               .value_len = rec.value_len,
                               .rec_len = rec.rec_len,
                               .type = rec.type};
-    const struct bkv_mem_entry *e = bkv_memtab_find(s->active, key);
 
+    if (rec.type == BKV_LARGE_VALUE) {
+        own = malloc(BKV_KEY_MAX);
+        if (load_extents(t, s, &rec, &key, own, &x) < 0) {
+            bkv_memtab_unreserve(s->active, rec.key_len); /* it stays where it is */
+            return;
+        }
+    }
+    e = bkv_memtab_find(s->active, key);
     if (e != NULL && (e->place.type == BKV_DELETE || e->place.addr != mv->from)) {
         bkv_memtab_unreserve(s->active, rec.key_len); /* changed while the block was written */
         return;
     }
-    if (rec.type == BKV_LARGE_VALUE) {
-        struct iovec iov = {.iov_len = BKV_INLINE_MAX};
-        uint64_t len = 0;
-
-        copy = iov.iov_base = malloc(BKV_INLINE_MAX + BKV_SCRATCH_BYTES);
-        if (copy == NULL || bkv_record_value(s->codec, &rec, 0, BKV_INLINE_MAX, &iov, 1,
-                                             copy + BKV_INLINE_MAX, &len) < 0) {
-            bkv_memtab_unreserve(s->active, rec.key_len); /* it stays where it is */
-            return;
-        }
-        extents = bytes_make(copy, len);
-    }
-    bkv_apply(s, key, mv->hash, &place, extents, false, mv->from);
+    bkv_apply(s, key, mv->hash, &place, bkv_extents_bytes(&x), false, mv->from);
     s->stats.gc_records++;
 }
 
@@ -256,7 +266,7 @@ static int write_moves(struct rt_task *t, struct bkv *s, struct bkv_mover *m)
         s->log_since_checkpoint += len;
         for (uint32_t i = 0; i < m->nmoves; i++) {
             if (!m->move[i].dead)
-                apply_move(s, &m->move[i], m->block + m->move[i].at, base + m->move[i].at);
+                apply_move(t, s, &m->move[i], m->block + m->move[i].at, base + m->move[i].at);
         }
     }
     s->cold_busy = false;

@@ -8,7 +8,7 @@
  * Where a stream ends is told from damage: a segment that has a successor ends where that says; in
  * the last one nothing may follow that says the bad block was durable.
  */
-#include "kv/drivers/blobkv/blobkv.h"
+#include "kv/drivers/blobkv/large.h"
 
 #include "base/log.h"
 
@@ -392,12 +392,10 @@ static bool block_is_good(const struct recovery *r, uint32_t idx, uint32_t off, 
 }
 
 /* Extents have to be places that can be; the largest address counts for its segment's end. */
-static int check_extents(struct bkv *s, struct bytes extents)
+static int check_extents(struct bkv *s, const struct bkv_extents *x)
 {
-    if (extents.len < sizeof(le64) || (extents.len - sizeof(le64)) % sizeof(struct bkv_extent) != 0)
-        return -EBADMSG;
-    for (size_t at = sizeof(le64); at < extents.len; at += sizeof(struct bkv_extent)) {
-        const struct bkv_extent *e = (const struct bkv_extent *)(extents.ptr + at);
+    for (unsigned i = 0; i < x->n + x->nlists; i++) {
+        const struct bkv_extent *e = &x->e[i];
         uint64_t addr = le64_get(e->addr), off = addr & (s->segment_bytes - 1);
         uint64_t len = le32_get(e->head_len) + round_up_u64(le32_get(e->data_len), s->sector_bytes);
         uint32_t idx = bkv_seg_of(s, addr);
@@ -411,7 +409,8 @@ static int check_extents(struct bkv *s, struct bytes extents)
 }
 
 /* One record of the log. What the memtable has already counts if it is newer, or a later copy. */
-static int replay_record(struct recovery *r, const struct bkv_record_out *rec, uint64_t addr)
+static int replay_record(struct rt_task *t, struct recovery *r, const struct bkv_record_out *rec,
+                         uint64_t addr)
 {
     struct bkv *s = r->s;
     struct bkv_place place = {.addr = addr,
@@ -419,9 +418,9 @@ static int replay_record(struct recovery *r, const struct bkv_record_out *rec, u
                               .value_len = rec->value_len,
                               .rec_len = rec->rec_len,
                               .type = rec->type};
-    CLEANUP(free_p) uint8_t *copy = NULL;
-    struct bytes extents = {0}, key;
+    CLEANUP(bkv_extents_free) struct bkv_extents x = {0};
     const struct bkv_mem_entry *e;
+    struct bytes key;
     int rc = bkv_record_key(s->codec, rec, s->scratch, &key);
 
     if (rc < 0)
@@ -437,25 +436,16 @@ static int replay_record(struct recovery *r, const struct bkv_record_out *rec, u
     if (rc == 0 && !bkv_memtab_reserve(s->active, (uint32_t)key.len))
         rc = -ENOMEM;
     if (rc == 0 && rec->type == BKV_LARGE_VALUE) {
-        struct iovec iov = {.iov_len = BKV_INLINE_MAX};
-        uint64_t len = 0;
-
-        /* The scratch has the key, perhaps. */
-        copy = malloc(BKV_INLINE_MAX + BKV_SCRATCH_BYTES);
-        iov.iov_base = copy;
-        rc = copy == NULL ? -ENOMEM
-                          : bkv_record_value(s->codec, rec, 0, BKV_INLINE_MAX, &iov, 1,
-                                             copy + BKV_INLINE_MAX, &len);
-        extents = bytes_make(copy, len);
+        rc = bkv_extents_of(t, s, rec, &x);
         if (rc == 0)
-            rc = check_extents(s, extents);
+            rc = check_extents(s, &x);
     }
     if (rc == 0)
-        bkv_apply_place(s, key, &place, extents, false);
+        bkv_apply_place(s, key, &place, bkv_extents_bytes(&x), false);
     return rc;
 }
 
-static int replay_block(struct recovery *r, uint32_t idx, uint32_t off,
+static int replay_block(struct rt_task *t, struct recovery *r, uint32_t idx, uint32_t off,
                         const struct bkv_block_info *block)
 {
     uint64_t base = (uint64_t)idx << r->s->segment_shift;
@@ -466,7 +456,7 @@ static int replay_block(struct recovery *r, uint32_t idx, uint32_t off,
         int rc;
 
         bkv_record_view(r->buf + off + at, &rec);
-        rc = replay_record(r, &rec, base + off + at);
+        rc = replay_record(t, r, &rec, base + off + at);
         if (rc < 0)
             return rc;
         at += rec.rec_len;
@@ -520,7 +510,7 @@ static int replay_segment(struct rt_task *t, struct recovery *r, struct bkv_stre
 
         if (!block_is_good(r, idx, pos->offset, limit, pos->number, &block))
             break;
-        rc = replay_block(r, idx, pos->offset, &block);
+        rc = replay_block(t, r, idx, pos->offset, &block);
         if (rc < 0)
             return err_set(r->why, rc, "%s: segment %u: block at %u: %s", s->name, idx, pos->offset,
                            err_str(rc));

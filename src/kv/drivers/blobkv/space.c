@@ -296,11 +296,9 @@ static void drop_active(struct bkv *s, const struct bkv_place *old)
     s->drops[s->ndrops++] = (struct bkv_drop){.addr = old->addr, .rec_len = old->rec_len};
 }
 
-/* What is in a LARGE record: an id, then extents. */
 static void ref_extents(struct bkv *s, struct bytes extents, bool held)
 {
-    for (size_t at = sizeof(le64); at + sizeof(struct bkv_extent) <= extents.len;
-         at += sizeof(struct bkv_extent)) {
+    for (size_t at = 0; at < extents.len; at += sizeof(struct bkv_extent)) {
         const struct bkv_extent *e = (const struct bkv_extent *)(extents.ptr + at);
         struct bkv_seg *g = &s->seg[bkv_seg_of(s, le64_get(e->addr))];
         uint32_t len = bkv_extent_bytes(s, e);

@@ -29,7 +29,6 @@ struct bkv_stream_io {
     struct rt_cond squeezed; /* somebody else has been writing our part */
     bool squeezing;
     /* Read. */
-    uint8_t *extents;
     struct bkv_extents x;
     uint32_t key_len;
     uint8_t key[];
@@ -63,8 +62,8 @@ static void stream_free(struct bkv_stream_io *st)
 {
     list_del(&st->link);
     free(st->small);
-    free(st->extents);
-    free(st->out.rec);
+    bkv_extents_free(&st->x);
+    bkv_large_done(&st->out);
     free(st);
 }
 
@@ -461,19 +460,9 @@ static int open_reading(struct rt_task *t, struct kv_req *kv, struct bkv_stream_
     kv->value_len = rec.value_len;
     kv->version = rec.seq;
     if (rec.type == BKV_LARGE_VALUE) {
-        size_t len = BKV_LARGE_HEAD_BYTES;
-
-        rc = bkv_extents_of(s, &rec, &st->extents, &st->x);
+        rc = bkv_extents_of(t, s, &rec, &st->x);
         if (rc < 0)
             return rc;
-        if (st->extents == NULL) { /* they are in the buffer */
-            len += st->x.n * sizeof(struct bkv_extent);
-            st->extents = malloc(len);
-            if (st->extents == NULL)
-                return -ENOMEM;
-            memcpy(st->extents, rec.stored.ptr, len);
-            st->x.e = (const struct bkv_extent *)(st->extents + BKV_LARGE_HEAD_BYTES);
-        }
         bkv_extents_pin(s, &st->x);
         st->large = true;
         return 0;

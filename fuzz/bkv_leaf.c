@@ -21,6 +21,30 @@ static void same_place(const struct bkv_place *a, const struct bkv_place *b)
     must(a->type == b->type);
 }
 
+/* All keys after the first one at once, as walking shows them. */
+static void run(const uint8_t *page, unsigned n)
+{
+    static uint8_t out[4 * BKV_PAGE_BYTES * 16];
+    struct bkv_leaf_iter it, at;
+    struct bkv_place place;
+    size_t used = 0, from = 0;
+
+    bkv_leaf_first(&it, page, key_buf);
+    must(bkv_leaf_next(&it, &place) == 1);
+    at = it;
+    at.key = scratch;
+    memcpy(scratch, key_buf, it.key_len);
+    n = MIN(n - 1, (unsigned)bkv_leaf_run(&it, (struct bytes){0}, (struct bytes){0}, out,
+                                          sizeof(out), &used));
+    for (; n > 0; n--) {
+        must(bkv_leaf_next(&at, &place) == 1);
+        must(le16_at(out + from) == at.key_len);
+        must(memcmp(out + from + 2, at.key, at.key_len) == 0);
+        from += 2 + at.key_len;
+    }
+    must(from == used);
+}
+
 /* Every entry is found, is where a search for it leads, and goes into a leaf of our own, which
  * needs no more room. */
 static void walk(const uint8_t *page)
@@ -47,6 +71,7 @@ static void walk(const uint8_t *page)
     }
     must(rc == 0);
     must(n == bkv_leaf_count(page));
+    run(page, n);
     bkv_leaf_end(&build, 1);
     must(bkv_leaf_seal(NULL, again, ADDR, GEN, &crc) == 0);
     must(bkv_leaf_open(NULL, again, ADDR, GEN, crc, scratch) == 0);

@@ -332,7 +332,9 @@ static bool scan_step(struct pages *s)
         list_start(s, other);
     if (s->scan->values && r == NULL)
         return false;
-    if (p->full && kv_list_next(&p->it, &key)) {
+    if (p->full && !s->scan->values) { /* all of them have been passed: see list_done() */
+        s->scan->keys += p->req.nkeys;
+    } else if (p->full && kv_list_next(&p->it, &key)) {
         s->scan->keys++;
         if (r != NULL)
             read_start(s, r, key);

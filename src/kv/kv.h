@@ -16,6 +16,7 @@
 #include "rt/rt.h"
 
 #include "base/bytes.h"
+#include "base/endian.h"
 #include "base/err.h"
 #include "base/hist.h"
 #include "base/param.h"
@@ -102,7 +103,19 @@ static inline struct kv_list_iter kv_list_begin(const void *buf, size_t moved)
     return (struct kv_list_iter){.at = buf, .end = (const uint8_t *)buf + moved};
 }
 /** False at the end. *out_key points into the buffer. */
-bool kv_list_next(struct kv_list_iter *it, struct bytes *out_key);
+static inline bool kv_list_next(struct kv_list_iter *it, struct bytes *out_key)
+{
+    size_t left = (size_t)(it->end - it->at), len;
+
+    if (left < 2)
+        return false;
+    len = le16_at(it->at);
+    if (left - 2 < len)
+        return false;
+    *out_key = bytes_make(it->at + 2, len);
+    it->at += 2 + len;
+    return true;
+}
 /** For drivers: adds a key (le16 length, bytes) at *used; false when it does not fit. */
 bool kv_list_put(uint8_t *buf, size_t max, size_t *used, struct bytes key);
 

@@ -28,20 +28,6 @@ const char *kv_op_name(enum kv_op op)
     return (unsigned)op < KV_OPS ? op_names[op] : "unknown";
 }
 
-bool kv_list_next(struct kv_list_iter *it, struct bytes *out_key)
-{
-    size_t len;
-
-    if (it->end - it->at < 2)
-        return false;
-    len = le16_at(it->at);
-    if ((size_t)(it->end - it->at) - 2 < len)
-        return false;
-    *out_key = bytes_make(it->at + 2, len);
-    it->at += 2 + len;
-    return true;
-}
-
 bool kv_list_put(uint8_t *buf, size_t max, size_t *used, struct bytes key)
 {
     if (max - *used < key.len + 2)

@@ -282,6 +282,32 @@ int bkv_cursor_step(struct bkv_cursor *c, struct bytes *out_key, struct bkv_plac
     return -EAGAIN;
 }
 
+int bkv_cursor_run(struct bkv_cursor *c, struct bytes prefix, uint8_t *buf, size_t max,
+                   size_t *used)
+{
+    struct bytes limit = {0};
+    int n;
+
+    if (!c->leaf_open || c->has_entry)
+        return 0;
+    for (unsigned i = 0; i < ARRAY_LEN(c->mem); i++) {
+        struct bytes key;
+
+        mem_ready(c, &c->mem[i]);
+        if (c->mem[i].tab == NULL || c->mem[i].next == NULL)
+            continue;
+        key = art_key_bytes(&c->mem[i].next->key);
+        if (limit.ptr == NULL || bytes_cmp(key, limit) < 0)
+            limit = key;
+    }
+    n = bkv_leaf_run(&c->it, prefix, limit, buf, max, used);
+    if (n > 0) {
+        memcpy(c->last, c->it.key, c->it.key_len);
+        c->last_len = c->it.key_len;
+    }
+    return n;
+}
+
 int bkv_cursor_next(struct rt_task *t, struct bkv_cursor *c, struct bytes *out_key,
                     struct bkv_place *out_place)
 {

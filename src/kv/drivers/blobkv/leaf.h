@@ -95,6 +95,13 @@ struct bkv_leaf_iter {
 void bkv_leaf_first(struct bkv_leaf_iter *it, const uint8_t *page, uint8_t *key_buf);
 /** 1: it->key, it->key_len and *out; 0: the end; -EBADMSG. */
 int bkv_leaf_next(struct bkv_leaf_iter *it, struct bkv_place *out);
+/**
+ * Walks on from a key that has `prefix`, as long as keys have it, are below `limit` (none: ptr
+ * NULL) and fit into buf[*used, max), where they go in the form of KV_LIST (le16 length, key).
+ * Returns how many those are, or -EBADMSG. Their places are passed over.
+ */
+int bkv_leaf_run(struct bkv_leaf_iter *it, struct bytes prefix, struct bytes limit, uint8_t *buf,
+                 size_t max, size_t *used);
 /** So that the next one is the first >= key (after: > key). 0 or -EBADMSG. */
 int bkv_leaf_seek(struct bkv_leaf_iter *it, struct bytes key, bool after);
 

@@ -165,6 +165,71 @@ static void check_seek(const unsigned *order, unsigned n, struct bytes key, bool
     }
 }
 
+/* A run from the entry at `at` on gives what a walk does: keys with the prefix, below the limit, as
+ * many as there is room for. */
+static void check_run(const unsigned *order, unsigned n, unsigned at, struct bytes prefix,
+                      struct bytes limit, size_t room)
+{
+    static uint8_t key_buf[BKV_KEY_MAX];
+    uint8_t *buf = malloc(room); /* of its size, for ASan to look on */
+    unsigned wanted = 0;
+    struct bkv_leaf_iter it;
+    struct bkv_place place;
+    size_t used = MIN(room, 5u), sum = used;
+    int got;
+
+    assert_non_null(buf);
+    bkv_leaf_first(&it, page, key_buf);
+    assert_int_equal(bkv_leaf_seek(&it, key_of(order[at]), false), 0);
+    assert_int_equal(bkv_leaf_next(&it, &place), 1);
+    while (at + 1 + wanted < n) {
+        struct bytes key = key_of(order[at + 1 + wanted]);
+
+        if (!bytes_has_prefix(key, prefix) || (limit.ptr && bytes_cmp(key, limit) >= 0) ||
+            sum + 2 + key.len > room)
+            break;
+        sum += 2 + key.len;
+        wanted++;
+    }
+    got = bkv_leaf_run(&it, prefix, limit, buf, room, &used);
+    assert_int_equal(got, wanted);
+    assert_int_equal(used, sum);
+    used = MIN(room, 5u);
+    for (unsigned i = at + 1; i <= at + wanted; i++) {
+        assert_int_equal(le16_at(buf + used), key_len[order[i]]);
+        assert_memory_equal(buf + used + 2, keys[order[i]], key_len[order[i]]);
+        used += 2 + key_len[order[i]];
+    }
+    /* And a walk goes on behind it. */
+    assert_true(bytes_eq(bytes_make(it.key, it.key_len), key_of(order[at + wanted])));
+    assert_int_equal(bkv_leaf_next(&it, &place), at + wanted + 1 < n ? 1 : 0);
+    if (at + wanted + 1 < n) {
+        assert_true(bytes_eq(bytes_make(it.key, it.key_len), key_of(order[at + wanted + 1])));
+        assert_true(same_place(&place, &places[order[at + wanted + 1]]));
+    }
+    free(buf);
+}
+
+static void runs_of_keys(void **state)
+{
+    unsigned order[KEYS_MAX];
+
+    (void)state;
+    for (unsigned round = 0; round < 300; round++) {
+        uint32_t crc;
+        unsigned n = make_leaf(round % 3, order, &crc);
+        unsigned at = rng_below(&rng, n);
+        struct bytes key = key_of(order[at]), limit = key_of(order[rng_below(&rng, n)]);
+        size_t room = rng_below(&rng, 3) == 0 ? 20000 : rng_below(&rng, 3000);
+
+        assert_int_equal(bkv_leaf_open(NULL, page, ADDR, GEN, crc, scratch), 0);
+        key.len = rng_below(&rng, (uint32_t)MIN(key.len, 4u) + 1);
+        check_run(order, n, at, key, (struct bytes){0}, room);
+        check_run(order, n, at, (struct bytes){0}, bytes_cmp(limit, key) > 0 ? limit : key, room);
+        check_run(order, n, at, key, limit, room);
+    }
+}
+
 static void finds_what_was_added(void **state)
 {
     unsigned order[KEYS_MAX];
@@ -262,12 +327,20 @@ static void wrong_with_right_checksum(void **state)
                 refused++;
             else
                 n = bkv_leaf_count(page);
-            /* Refused or not, nothing leaves the page (ASan looks on). */
-            (void)bkv_leaf_find(page, key_of(order[i % 50]), &place);
             bkv_leaf_first(&it, page, scratch);
             while (n > 0 && bkv_leaf_next(&it, &place) == 1)
                 n--;
             assert_int_equal(n, 0);
+            /* Who only searches has looked at the head: nothing leaves the page (ASan looks on). */
+            if (bkv_leaf_open(NULL, page, ADDR, GEN, crc, NULL) == 0) {
+                static uint8_t buf[4 * BKV_PAGE_BYTES];
+                size_t used = 0;
+
+                (void)bkv_leaf_find(page, key_of(order[i % 50]), &place);
+                bkv_leaf_first(&it, page, scratch);
+                (void)bkv_leaf_run(&it, (struct bytes){0}, (struct bytes){0}, buf, sizeof(buf),
+                                   &used);
+            }
         }
     }
     assert_true(refused > 20000);
@@ -301,6 +374,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_bytes),
         cmocka_unit_test(finds_what_was_added),
+        cmocka_unit_test(runs_of_keys),
         cmocka_unit_test(longest_keys_fit),
         cmocka_unit_test(elsewhere_or_flipped),
         cmocka_unit_test(wrong_with_right_checksum),

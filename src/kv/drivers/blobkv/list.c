@@ -116,9 +116,10 @@ static int begin(struct lister *l)
 static int step(struct lister *l, unsigned max)
 {
     struct kv_req *kv = l->kv;
+    uint8_t *buf = kv->iov[0].iov_base;
     size_t used = kv->moved;
 
-    for (unsigned n = 0; n < max; n++) {
+    for (uint32_t until = kv->nkeys + max; kv->nkeys < until;) {
         struct bkv_place place;
         struct bytes key;
         int rc = bkv_cursor_step(l->cursor, &key, &place);
@@ -127,11 +128,14 @@ static int step(struct lister *l, unsigned max)
             return rc;
         if (!bytes_has_prefix(key, kv->prefix))
             return 0;
-        if (!kv_list_put(kv->iov[0].iov_base, kv->iov[0].iov_len, &used, key)) {
+        if (!kv_list_put(buf, kv->iov[0].iov_len, &used, key)) {
             kv->more = true;
             return 0;
         }
-        kv->nkeys++;
+        rc = bkv_cursor_run(l->cursor, kv->prefix, buf, kv->iov[0].iov_len, &used);
+        if (rc < 0)
+            return rc;
+        kv->nkeys += 1 + (unsigned)rc;
         kv->moved = used;
     }
     return 1;

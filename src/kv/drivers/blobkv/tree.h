@@ -114,5 +114,10 @@ int bkv_cursor_next(struct rt_task *t, struct bkv_cursor *c, struct bytes *out_k
  * and some that follow, or yields; touches no memtable. */
 int bkv_cursor_step(struct bkv_cursor *c, struct bytes *out_key, struct bkv_place *out_place);
 int bkv_cursor_load(struct rt_task *t, struct bkv_cursor *c);
+/** After a step that gave out a key with `prefix`: keys that follow it in one leaf and have the
+ * prefix, many at once, as bkv_leaf_run() gives them. How many, 0 too, says nothing about those
+ * after: step does. Or -EBADMSG. */
+int bkv_cursor_run(struct bkv_cursor *c, struct bytes prefix, uint8_t *buf, size_t max,
+                   size_t *used);
 
 #endif

@@ -600,6 +600,7 @@ static int cursor_while_changing(struct rt_task *t, void *arg)
     struct merge_test mt;
     struct bkv_tree *tree, *next;
     struct array a;
+    unsigned ran;
 
     CHECK(array_init(&a, true) == 0);
     make_keys(m);
@@ -610,6 +611,7 @@ static int cursor_while_changing(struct rt_task *t, void *arg)
     bkv_memtab_reset(tab[0]);
     (void)random_batch(m, tab[1]);
     (void)random_batch(m, tab[0]);
+    ran = 0;
     for (unsigned round = 0; round < 60; round++) {
         struct bkv_cursor *c = bkv_cursor_new(tab[0], tab[1], next, 1 + rng_below(&rng, 32));
         unsigned at = rng_below(&rng, KEYS);
@@ -632,6 +634,22 @@ static int cursor_while_changing(struct rt_task *t, void *arg)
             CHECK(bytes_eq(key, key_of(m, at)));
             CHECK(same_place(&place, &m->place[at]));
             at++;
+            if (rng_below(&rng, 4) == 0) { /* as many as lie together, for their keys only */
+                uint8_t buf[256];
+                size_t used = 0, from = 0;
+                int n = bkv_cursor_run(c, (struct bytes){0}, buf, sizeof(buf), &used);
+
+                CHECK(n >= 0);
+                ran += (unsigned)n;
+                for (; n > 0; n--, at++) {
+                    while (at < KEYS && m->place[at].seq == 0)
+                        at++;
+                    CHECK(at < KEYS);
+                    CHECK(bytes_eq(bytes_make(buf + from + 2, le16_at(buf + from)), key_of(m, at)));
+                    from += 2 + le16_at(buf + from);
+                }
+                CHECK(from == used);
+            }
             if (rng_below(&rng, 30) == 0) {
                 unsigned i = rng_below(&rng, 3) == 0 ? (at + rng_below(&rng, 3)) % KEYS
                                                      : rng_below(&rng, KEYS);
@@ -649,6 +667,7 @@ static int cursor_while_changing(struct rt_task *t, void *arg)
         CHECK(bkv_cursor_next(t, c, &key, &place) == 0);
         bkv_cursor_free(c);
     }
+    CHECK(ran > 100);
     /* In two halves: nothing is read by the first, much at once by the second. */
     {
         struct bkv_cursor *c = bkv_cursor_new(NULL, NULL, next, 32);

@@ -171,6 +171,8 @@ void bkv_large_store(struct bkv *s, struct kv_req *kv);
 /** KV_RETRIEVE of a LARGE record; the caller holds the segments. Sets the request's results. */
 int bkv_large_get(struct rt_task *t, struct bkv *s, struct kv_req *kv,
                   const struct bkv_record_out *rec);
+/** KV_BATCH (batch.c). */
+void bkv_batch_submit(struct bkv *s, struct kv_req *kv);
 /** KV_STORE with KV_F_APPEND (append.c). */
 void bkv_append_submit(struct bkv *s, struct kv_req *kv);
 /** What is appended: bytes, or chunks that were written before. */

@@ -270,11 +270,51 @@ static int do_read_stream(struct rt_task *t, struct test *x, unsigned k)
     return 0;
 }
 
+/* Long and short values and deletes of some keys, perhaps of one key twice: all of it. */
+static int do_batch(struct rt_task *t, struct test *x)
+{
+    enum { ITEMS = 5 };
+    struct kv_batch_item items[ITEMS];
+    struct kv_req req = {.op = KV_BATCH, .batch = items, .nbatch = ITEMS};
+    unsigned key[ITEMS];
+    uint8_t *p = x->buf;
+
+    for (unsigned i = 0; i < ITEMS; i++) {
+        uint32_t len = some_len(x, VALUE_MAX / ITEMS);
+
+        key[i] = rng_below(&x->rng, KEYS);
+        fill(x, p, len);
+        items[i] = (struct kv_batch_item){.key = key_of(key[i]),
+                                          .val = bytes_make(p, len),
+                                          .is_delete = rng_below(&x->rng, 4) == 0};
+        p += len;
+    }
+    CHECK_OK(run(t, x, &req));
+    for (unsigned i = 0; i < ITEMS; i++) {
+        unsigned k = key[i];
+
+        x->there[k] = !items[i].is_delete;
+        if (!x->there[k])
+            continue;
+        x->len[k] = (uint32_t)items[i].val.len;
+        memcpy(x->value[k], items[i].val.ptr, x->len[k]);
+    }
+    for (unsigned i = 0; i < ITEMS; i++) {
+        unsigned k = key[i];
+
+        if (x->there[k])
+            CHECK_OK(kv_stat(t, x->chan, key_of(k), &(uint64_t){0}, &x->version[k]));
+    }
+    return 0;
+}
+
 static int one_op(struct rt_task *t, struct test *x)
 {
     unsigned k = rng_below(&x->rng, KEYS);
 
-    switch (rng_below(&x->rng, 10)) {
+    switch (rng_below(&x->rng, 11)) {
+    case 10:
+        return do_batch(t, x);
     case 0:
         return do_delete(t, x, k);
     case 1:
@@ -525,6 +565,46 @@ static int bit_rot_of_lists(struct rt_task *t, struct test *x)
     return 0;
 }
 
+/* More than a segment has room for; a batch that is too much even so changes nothing. */
+static int big_batches(struct rt_task *t, struct test *x)
+{
+    enum { ITEMS = 300, LEN = 8000, MANY = 400 };
+    struct kv_batch_item *items = calloc(MANY, sizeof(*items));
+    struct kv_req req = {.op = KV_BATCH, .batch = items, .nbatch = ITEMS};
+    uint8_t *got = malloc(MIB);
+    uint64_t len, used, nkeys;
+    char(*name)[1000] = calloc(MANY, sizeof(*name));
+
+    CHECK_OK(open_store(t, x));
+    fill(x, x->buf, ITEMS * LEN);
+    for (unsigned i = 0; i < ITEMS; i++) {
+        snprintf(name[i], sizeof(name[i]), "batch-%u", i);
+        items[i] = (struct kv_batch_item){.key = bytes_of_str(name[i]),
+                                          .val = bytes_make(x->buf + i * LEN, LEN)};
+    }
+    items[7].val = bytes_make(x->buf, MIB);
+    CHECK_OK(run(t, x, &req));
+    for (unsigned i = 0; i < ITEMS; i++) {
+        CHECK_OK(kv_retrieve(t, x->chan, items[i].key, got, MIB, &len));
+        CHECK(len == items[i].val.len && memcmp(got, items[i].val.ptr, len) == 0);
+    }
+    for (unsigned i = 0; i < MANY; i++) {
+        memset(name[i], 'k', sizeof(name[i]));
+        snprintf(name[i] + 900, 100, "%u", i);
+        items[i] = (struct kv_batch_item){.key = bytes_make(name[i], sizeof(name[i])),
+                                          .val = bytes_make(x->buf, 100)};
+    }
+    req.nbatch = MANY;
+    CHECK(run(t, x, &req) == -EFBIG);
+    CHECK_OK(kv_usage(t, x->kv, &used, &nkeys));
+    CHECK(nkeys == ITEMS);
+    free(items);
+    free(got);
+    free(name);
+    close_store(t, x);
+    return 0;
+}
+
 /* More streams at once than there are buffers, written in turns. */
 static int many_streams(struct rt_task *t, struct test *x)
 {
@@ -751,6 +831,11 @@ static void damage_to_a_list_is_seen(void **state)
     run_on(bit_rot_of_lists, DEV, STORE "&segment=256K&extents=3", 0);
 }
 
+static void batches_may_be_long(void **state)
+{
+    run_on(big_batches, DEV_512, STORE "&segment=256K", 0);
+}
+
 static void damage_is_seen(void **state)
 {
     run_on(bit_rot, DEV, STORE, 0);
@@ -780,6 +865,7 @@ int main(void)
         cmocka_unit_test(without_a_key_it_could_be),
         cmocka_unit_test(segments_can_be_emptied),
         cmocka_unit_test(segments_with_lists_can_be_emptied),
+        cmocka_unit_test(batches_may_be_long),
         cmocka_unit_test(damage_is_seen),
         cmocka_unit_test(damage_to_a_list_is_seen),
         cmocka_unit_test(many_streams_share_few_buffers),

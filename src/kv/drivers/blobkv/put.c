@@ -2,8 +2,6 @@
 /* Requests that change: each becomes an operation of the committer. */
 #include "kv/drivers/blobkv/large.h"
 
-#include <string.h>
-
 static void put_done(struct bkv_op *op, int rc)
 {
     struct kv_req *kv = container_of((void *)op, struct kv_req, driver);
@@ -56,109 +54,6 @@ static void flush(struct bkv *s, struct kv_req *kv)
     bkv_commit_submit(s, op);
 }
 
-/* --- batches ---------------------------------------------------------------------------------- */
-
-struct batch {
-    struct bkv_op op; /* first */
-    struct kv_req *kv;
-    struct bkv_op *part;
-    struct iovec *iov;
-    uint32_t *slot;
-};
-
-static void batch_free(struct batch *b)
-{
-    if (b == NULL)
-        return;
-    free(b->part);
-    free(b->iov);
-    free(b->slot);
-    free(b);
-}
-
-static void batch_free_p(struct batch **pb)
-{
-    batch_free(*pb);
-}
-
-static void batch_done(struct bkv_op *op, int rc)
-{
-    struct batch *b = container_of(op, struct batch, op);
-    struct kv_req *kv = b->kv;
-
-    if (rc == 0)
-        kv->version = op->place.seq;
-    batch_free(b);
-    kv_complete(kv, rc);
-}
-
-/* Of several items of one key only the last counts: a block has one record of a key. */
-static void add_part(struct batch *b, uint32_t mask, const struct bkv_op *part, uint32_t *n)
-{
-    uint32_t at = (uint32_t)part->hash & mask;
-
-    for (; b->slot[at] != 0; at = (at + 1) & mask) {
-        struct bkv_op *same = &b->part[b->slot[at] - 1];
-
-        if (same->hash == part->hash && bytes_eq(same->key, part->key)) {
-            *same = *part;
-            return;
-        }
-    }
-    b->part[(*n)++] = *part;
-    b->slot[at] = *n;
-}
-
-static int batch_make(struct bkv *s, struct kv_req *kv, struct batch **out)
-{
-    CLEANUP(batch_free_p) struct batch *b = calloc(1, sizeof(*b));
-    uint32_t n = 0, mask = 15;
-
-    if (b == NULL)
-        return -ENOMEM;
-    while (mask + 1 < 2 * (uint64_t)kv->nbatch)
-        mask = 2 * mask + 1;
-    b->part = calloc(kv->nbatch, sizeof(*b->part));
-    b->iov = calloc(kv->nbatch, sizeof(*b->iov));
-    b->slot = calloc((size_t)mask + 1, sizeof(*b->slot));
-    if (b->part == NULL || b->iov == NULL || b->slot == NULL)
-        return -ENOMEM;
-    for (unsigned i = 0; i < kv->nbatch; i++) {
-        const struct kv_batch_item *item = &kv->batch[i];
-        struct bkv_op part = {
-            .key = item->key,
-            .hash = bkv_hash(s, item->key),
-            .type = item->is_delete ? BKV_DELETE : BKV_VALUE,
-        };
-
-        if (!item->is_delete) {
-            if (item->val.len > BKV_INLINE_MAX)
-                return -EFBIG;
-            b->iov[i] = (struct iovec){.iov_base = (void *)item->val.ptr, .iov_len = item->val.len};
-            part.iov = &b->iov[i];
-            part.iovcnt = 1;
-            part.value_bytes = (uint32_t)item->val.len;
-            part.value_len = item->val.len;
-        }
-        add_part(b, mask, &part, &n);
-    }
-    b->kv = kv;
-    b->op = (struct bkv_op){.part = b->part, .nparts = n, .done = batch_done};
-    *out = take_ptr(&b);
-    return 0;
-}
-
-static void batch(struct bkv *s, struct kv_req *kv)
-{
-    struct batch *b = NULL;
-    int rc = batch_make(s, kv, &b);
-
-    if (rc < 0)
-        kv_complete(kv, rc);
-    else
-        bkv_commit_submit(s, &b->op);
-}
-
 /* --- submit ----------------------------------------------------------------------------------- */
 
 void bkv_put_submit(struct bkv *s, struct kv_req *kv)
@@ -180,7 +75,7 @@ void bkv_put_submit(struct bkv *s, struct kv_req *kv)
         delete (s, kv);
         break;
     case KV_BATCH:
-        batch(s, kv);
+        bkv_batch_submit(s, kv);
         break;
     default:
         flush(s, kv);

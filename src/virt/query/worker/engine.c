@@ -137,25 +137,64 @@ static const struct {
     const char *start; /* of what the engine says */
     int rc;
 } kinds[] = {
-    {"Parser Error", -EINVAL},       {"Binder Error", -EINVAL},
-    {"Catalog Error", -EINVAL},      {"Conversion Error", -EINVAL},
-    {"Out of Range Error", -EINVAL}, {"Out of Memory Error", -ENOMEM},
-    {"IO Error", -EBADMSG},          {"Permission Error", -EINVAL},
-    {"Interrupt Error", -ECANCELED}, {"INTERNAL Error", -EIO},
-    {"FATAL Error", -EIO},
+    {"Out of Memory Error", -ENOMEM}, {"IO Error", -EBADMSG}, {"Interrupt Error", -ECANCELED},
+    {"INTERNAL Error", -EIO},         {"FATAL Error", -EIO},
 };
 
-/* Puts the object's name where the path stood that only this process knows. */
-static void without_paths(const char *said, char *out, size_t size)
+/* Where advice begins that a user of objects cannot follow. */
+static const char *const advice[] = {
+    "\nPossible fixes:",      "\nPossible solutions:",       "\nThe search space used",
+    "\nIf you are trying to", "\nTry setting 'auto_detect'", "\n If this error occurred during",
+};
+
+static size_t without_advice(const char *said)
 {
+    size_t len = strlen(said);
+
+    for (size_t i = 0; i < sizeof(advice) / sizeof(advice[0]); i++) {
+        const char *p = strstr(said, advice[i]);
+
+        if (p && (size_t)(p - said) < len)
+            len = (size_t)(p - said);
+    }
+    while (len && (said[len - 1] == '\n' || said[len - 1] == ' '))
+        len--;
+    return len;
+}
+
+/* The object that a path at `p` names; *out_end is behind it. */
+static const struct qw_object *object_at(const char *p, const char **out_end)
+{
+    size_t n = strlen(QW_PATH_OBJECT);
+    char *end;
+    unsigned long i;
+
+    if (strncmp(p, QW_PATH_OBJECT, n) != 0)
+        return NULL;
+    i = strtoul(p + n, &end, 10);
+    *out_end = end;
+    return qw_object_at((unsigned)i);
+}
+
+/* The object that is blamed; not one in the statement, which may be shown below. */
+static const struct qw_object *object_in(const char *said)
+{
+    const char *shown = strstr(said, "\n\nLINE ");
+    const char *p = strstr(said, QW_PATH_OBJECT);
+
+    return p && (!shown || p < shown) ? object_at(p, &p) : NULL;
+}
+
+/* Puts the object's name where the path stood that only this process knows. */
+static void without_paths(const char *said, size_t len, char *out, size_t size)
+{
+    const char *stop = said + len;
     size_t n = 0;
 
-    while (*said && n + 1 < size) {
-        const struct qw_object *o = NULL;
-        char *end = NULL;
+    while (said < stop && n + 1 < size) {
+        const char *end;
+        const struct qw_object *o = object_at(said, &end);
 
-        if (strncmp(said, QW_PATH_OBJECT, strlen(QW_PATH_OBJECT)) == 0)
-            o = qw_object_at((unsigned)strtoul(said + strlen(QW_PATH_OBJECT), &end, 10));
         if (!o) {
             out[n++] = *said++;
             continue;
@@ -169,18 +208,29 @@ static void without_paths(const char *said, char *out, size_t size)
 
 int qw_engine_failed(const char *said, struct qw_text *why)
 {
+    const struct qw_object *o;
     int rc = -EINVAL;
+    size_t len;
 
     if (!said)
         return qw_fail(why, -EIO, "the engine failed and gave no reason");
-    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-        if (strncmp(said, kinds[i].start, strlen(kinds[i].start)) == 0)
-            rc = kinds[i].rc;
-    if (strstr(said, "std::bad_alloc"))
-        return qw_fail(why, -ENOMEM, "the query needs more memory than it may have");
     if (qw_object_error())
         return qw_fail(why, qw_object_error(), "reading the object failed: %s",
                        strerror(-qw_object_error()));
-    without_paths(said, why->s, sizeof(why->s));
+    if (strstr(said, "std::bad_alloc") || strstr(said, "Allocation failure"))
+        said = "Out of Memory Error: no more address space";
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        if (strncmp(said, kinds[i].start, strlen(kinds[i].start)) == 0)
+            rc = kinds[i].rc;
+    len = without_advice(said);
+    without_paths(said, len, why->s, sizeof(why->s));
+    o = object_in(said);
+    if (rc == -ENOMEM)
+        snprintf(why->s, sizeof(why->s), "the query needs more memory than it may have (%.*s)",
+                 (int)strcspn(said, "\n"), said);
+    else if (rc == -EINVAL && o)
+        rc = -EBADMSG; /* what the engine blames on a file */
+    if (o && rc == -EBADMSG && !strstr(why->s, o->name) && strlen(why->s) < 2048)
+        snprintf(why->s + strlen(why->s), 1024, "\nin the object %s", o->name);
     return rc;
 }

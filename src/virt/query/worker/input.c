@@ -1,39 +1,148 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The objects of a query as one table. */
+/* The objects of a query as one table, under each name that the statement has for it. */
 #include "virt/query/worker/engine.h"
-#include "virt/query/worker/query.h"
+#include "virt/query/worker/schema.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-static void write_paths(FILE *f, unsigned n)
+/* Empty objects have no rows, and to find columns in them would fail; one of them stays where
+ * there is no other. */
+void qw_input_paths(FILE *f, const struct qw_query *q)
 {
+    unsigned n = 0;
+
     fputc('[', f);
-    for (unsigned i = 0; i < n; i++)
-        fprintf(f, "%s'" QW_PATH_OBJECT "%u'", i ? ", " : "", i);
+    for (unsigned i = 0; i < q->nobjects; i++)
+        if (q->objects[i].size || (i + 1 == q->nobjects && n == 0))
+            fprintf(f, "%s'" QW_PATH_OBJECT "%u'", n++ ? ", " : "", i);
     fputc(']', f);
 }
 
-int qw_input_open(struct qw_query *q, const struct qw_statement *s, struct qw_text *why)
+const char *qw_input_compression(const char *compression)
 {
+    return strcmp(compression, "none") == 0 ? "uncompressed" : compression;
+}
+
+int qw_input_failed(int rc, struct qw_text *why)
+{
+    char *ours = strstr(why->s, "\n\nLINE ");
+
+    if (ours)
+        *ours = 0;
+    /* Types that the engine does not know are the user's, in the schema. */
+    return rc == -EINVAL && strncmp(why->s, "Invalid Input", 13) == 0 ? -EBADMSG : rc;
+}
+
+static const char *text_of(const json_t *schema, const char *key)
+{
+    return json_string_value(json_object_get(schema, key));
+}
+
+static void write_text(FILE *f, const json_t *schema, const char *key, const char *name)
+{
+    fprintf(f, ", %s=", name);
+    qw_sql_string(f, text_of(schema, key));
+}
+
+static void write_columns(FILE *f, const json_t *columns)
+{
+    json_t *column;
+    size_t i;
+
+    if (!columns)
+        return;
+    fputs(", columns={", f);
+    json_array_foreach(columns, i, column)
+    {
+        fputs(i ? ", " : "", f);
+        qw_sql_string(f, json_string_value(json_array_get(column, 0)));
+        fputs(": ", f);
+        qw_sql_string(f, json_string_value(json_array_get(column, 1)));
+    }
+    fputs("}", f);
+}
+
+static void write_csv(FILE *f, const json_t *schema)
+{
+    static const char *const optional[][2] = {{"newline", "new_line"},
+                                              {"dateformat", "dateformat"},
+                                              {"timestampformat", "timestampformat"}};
+
+    fputs(", auto_detect=false", f);
+    write_text(f, schema, "delim", "delim");
+    write_text(f, schema, "quote", "quote");
+    write_text(f, schema, "escape", "escape");
+    write_text(f, schema, "comment", "comment");
+    for (size_t i = 0; i < sizeof(optional) / sizeof(optional[0]); i++)
+        if (*text_of(schema, optional[i][0]))
+            write_text(f, schema, optional[i][0], optional[i][1]);
+    fprintf(f, ", skip=%lld, header=%s",
+            (long long)json_integer_value(json_object_get(schema, "skip")),
+            json_is_true(json_object_get(schema, "header")) ? "true" : "false");
+}
+
+static void write_table(FILE *f, const struct qw_query *q, const json_t *schema)
+{
+    const char *format = text_of(schema, "format");
+
+    fprintf(f, "read_%s(", format);
+    qw_input_paths(f, q);
+    if (strcmp(format, "parquet") != 0) {
+        fprintf(f, ", compression='%s'", qw_input_compression(text_of(schema, "compression")));
+        write_columns(f, json_object_get(schema, "columns"));
+    }
+    if (strcmp(format, "csv") == 0)
+        write_csv(f, schema);
+    fputs(")", f);
+}
+
+static int make_view(const struct qw_query *q, const json_t *schema, const char *name,
+                     struct qw_text *why)
+{
+    char *sql = NULL;
+    size_t len;
+    FILE *f = open_memstream(&sql, &len);
+    int rc;
+
+    if (!f)
+        return qw_fail(why, -ENOMEM, "no memory for the table");
+    fputs("CREATE OR REPLACE TEMP VIEW ", f);
+    qw_sql_name(f, name);
+    fputs(" AS SELECT * FROM ", f);
+    write_table(f, q, schema);
+    fclose(f);
+    rc = qw_engine_run(sql, NULL, why);
+    free(sql);
+    return rc;
+}
+
+static void report(const json_t *schema)
+{
+    char *text = json_dumps(schema, JSON_COMPACT);
+
+    if (text && strlen(text) <= QW_JSON_BYTES)
+        qw_stream_send(QW_SCHEMA, NULL, text, strlen(text));
+    free(text);
+}
+
+int qw_input_open(const struct qw_query *q, const struct qw_statement *s, struct qw_text *why)
+{
+    json_t *schema = q->known;
     int rc = 0;
 
-    for (unsigned i = 0; rc == 0 && i < s->ntables; i++) {
-        char *sql = NULL;
-        size_t len;
-        FILE *f = open_memstream(&sql, &len);
-
-        if (!f)
-            return qw_fail(why, -ENOMEM, "no memory for the table");
-        fputs("CREATE OR REPLACE TEMP VIEW ", f);
-        qw_sql_name(f, s->tables[i]);
-        fputs(" AS SELECT * FROM read_csv(", f);
-        write_paths(f, q->nobjects);
-        fputs(")", f);
-        fclose(f);
-        rc = qw_engine_run(sql, NULL, why);
-        free(sql);
-    }
-    return rc;
+    if (s->ntables == 0) /* nothing of the objects is asked for */
+        return 0;
+    if (schema && !qw_schema_ok(schema))
+        return qw_fail(why, -EINVAL, "what is remembered of the object's columns has no meaning");
+    if (!schema)
+        rc = qw_sniff(q, &schema, why);
+    for (unsigned i = 0; rc == 0 && i < s->ntables; i++)
+        rc = make_view(q, schema, s->tables[i], why);
+    if (rc < 0)
+        return qw_input_failed(rc, why);
+    if (!q->known && !q->rehearsal)
+        report(schema);
+    return 0;
 }

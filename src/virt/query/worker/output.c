@@ -59,6 +59,23 @@ static const char *copy_options(const struct qw_query *q)
     }
 }
 
+/* The engine showed a place in what was put around the statement. Alone, it shows the statement's
+ * own, unless it is data that is wrong. */
+static int statement_failed(int rc, const struct qw_statement *s, struct qw_text *why)
+{
+    duckdb_prepared ps = NULL;
+    char *place;
+
+    if (rc != -EINVAL)
+        return rc;
+    if (duck.prepare(qw_engine_con(), s->text, &ps) != DUCKDB_OK)
+        return qw_engine_failed(duck.prepare_error(ps), why);
+    place = strstr(why->s, "\n\nLINE 1: COPY (");
+    if (place)
+        *place = 0;
+    return rc;
+}
+
 int qw_output_run(const struct qw_query *q, const struct qw_statement *s, uint64_t *out_rows,
                   struct qw_text *why)
 {
@@ -74,7 +91,7 @@ int qw_output_run(const struct qw_query *q, const struct qw_statement *s, uint64
     rc = qw_engine_run(sql, &result, why);
     free(sql);
     if (rc < 0)
-        return rc;
+        return statement_failed(rc, s, why);
     *out_rows = (uint64_t)duck.value_int64(&result, 0, 0);
     duck.destroy_result(&result);
     flush();

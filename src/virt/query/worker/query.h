@@ -21,6 +21,7 @@ struct qw_query {
     json_t *known;                      /* or NULL */
     struct qw_object *objects;
     unsigned nobjects;
+    bool rehearsal; /* the zygote's own: nothing goes to a daemon */
     uint64_t mem_bytes;
     unsigned cpu_seconds;
 };
@@ -38,7 +39,18 @@ struct qw_statement {
 int qw_statement_check(const char *sql, struct qw_statement *out, struct qw_text *why);
 
 /** input.c: makes the objects the tables that the statement reads. */
-int qw_input_open(struct qw_query *q, const struct qw_statement *s, struct qw_text *why);
+int qw_input_open(const struct qw_query *q, const struct qw_statement *s, struct qw_text *why);
+
+/** The list of their paths, as SQL. */
+void qw_input_paths(FILE *f, const struct qw_query *q);
+
+/** What read_json() calls it; read_csv() takes that too. */
+const char *qw_input_compression(const char *compression);
+/**
+ * An error of the engine about a statement of ours that reads the objects: the fault is in them
+ * (-EBADMSG), and our statement is not shown.
+ */
+int qw_input_failed(int rc, struct qw_text *why);
 
 /** output.c: runs the statement and sends the answer. */
 int qw_output_run(const struct qw_query *q, const struct qw_statement *s, uint64_t *out_rows,

@@ -179,14 +179,15 @@ int qw_statement_check(const char *sql, struct qw_statement *out, struct qw_text
     rc = qw_engine_text("SELECT json_serialize_sql(?::VARCHAR)", &text, 1, &ast, why);
     if (rc < 0)
         return rc;
-    root = json_loads(ast, 0, NULL);
+    /* Places in the text are unsigned there, also the one that is none. */
+    root = json_loads(ast, JSON_DECODE_INT_AS_REAL, NULL);
     duck.free(ast);
+    if (!root)
+        return qw_fail(why, -EINVAL, "the statement is not UTF-8");
     if (!json_is_false(json_object_get(root, "error")))
         return qw_fail(why, -EINVAL, "only a SELECT can be run on objects");
     rc = add_tables(&s, root);
     json_decref(root);
-    if (rc == 0)
-        rc = add_table(&s, "s3object");
     if (rc < 0)
         return qw_fail(why, rc, "no memory for the statement");
     *out = s;

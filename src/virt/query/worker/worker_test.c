@@ -353,6 +353,106 @@ static void test_large(void **state)
     free(csv);
 }
 
+/* What one query answers as Parquet, the next one reads; and so on through all forms. */
+static void test_formats(void **state)
+{
+    static const char *const forms[] = {"parquet", "json", "jsonl", "csv"};
+    char *bytes = strdup(people);
+    size_t len = strlen(people);
+
+    for (unsigned i = 0; i < 4; i++) {
+        struct query q = {.sql = "select * from t order by id",
+                          .input = "auto",
+                          .output = forms[i],
+                          .more = "\"header_out\": true, ",
+                          .objects = {{bytes, len}},
+                          .nobjects = 1};
+
+        run(&q);
+        assert_string_equal(q.text, "");
+        assert_int_equal(rows(&q), 3);
+        free(bytes);
+        bytes = q.answer;
+        len = q.answer_len;
+        q.answer = NULL;
+        end(&q);
+    }
+    assert_string_equal(bytes, people);
+    free(bytes);
+}
+
+static void test_schema_comes_back(void **state)
+{
+    struct query first = {.sql = "select name from t where id = 3",
+                          .input = "auto",
+                          .output = "csv",
+                          .objects = {text(people)},
+                          .nobjects = 1};
+    struct query second = first;
+    char *known, *more;
+
+    run(&first);
+    assert_string_equal(first.text, "");
+    assert_non_null(first.schema);
+    known = json_dumps(first.schema, 0);
+    assert_true(asprintf(&more, "\"known\": %s, ", known) > 0);
+    second.more = more;
+    run(&second);
+    assert_string_equal(second.text, "");
+    assert_string_equal(second.answer, "Edsger\n");
+    assert_null(second.schema);
+    free(known);
+    free(more);
+    end(&first);
+    end(&second);
+}
+
+static void test_schema_given(void **state)
+{
+    struct query q = {.sql = "select typeof(\"the number\"), n, d from t limit 1",
+                      .input = "csv",
+                      .output = "csv",
+                      .more = "\"schema\": \"\\\"the number\\\" DECIMAL(10, 2), n TEXT, d DATE\", ",
+                      .objects = {text(people)},
+                      .nobjects = 1};
+
+    run(&q);
+    assert_string_equal(q.text, "");
+    assert_string_equal(q.answer, "\"DECIMAL(10,2)\",Ada,1815-12-10\n");
+    end(&q);
+}
+
+static void test_bad_objects(void **state)
+{
+    static const struct {
+        const char *input, *a, *b;
+    } bad[] = {
+        {"csv", "a,b\n1,2\n", "b,c\n1,2\n"},
+        {"csv", "a,b\n1,2\n", "a\n1\n"},
+        {"parquet", people, NULL},
+        {"auto", "PAR1 and nothing of it", NULL},
+        {"json", people, NULL},
+        {"json", "{\"a\": 1}\n{\"a\": \n", NULL},
+        {"auto", "\x1f\x8b and nothing of it", NULL},
+    };
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct query q = {.sql = "select * from t",
+                          .input = bad[i].input,
+                          .output = "csv",
+                          .objects = {text(bad[i].a)},
+                          .nobjects = 1};
+
+        if (bad[i].b)
+            q.objects[q.nobjects++] = text(bad[i].b);
+        run(&q);
+        assert_int_equal(q.rc, -EBADMSG);
+        assert_non_null(strstr(q.text, "object-"));
+        assert_null(strstr(q.text, "/kvasir/"));
+        end(&q);
+    }
+}
+
 static void test_refused(void **state)
 {
     static const char *const bad[] = {
@@ -434,6 +534,10 @@ int main(void)
         cmocka_unit_test(test_csv),
         cmocka_unit_test(test_several_objects),
         cmocka_unit_test(test_large),
+        cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_schema_comes_back),
+        cmocka_unit_test(test_schema_given),
+        cmocka_unit_test(test_bad_objects),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_read_fails),
         cmocka_unit_test(test_kill),

@@ -17,6 +17,7 @@
 
 #define SQ_ENTRIES 512
 #define CQ_ENTRIES 8192
+#define FILE_BATCH 8u /* so many I/Os wait for the end of a turn at most */
 
 struct uring {
     struct io_uring ring;
@@ -319,8 +320,18 @@ static bool prep(struct uring *u, struct rt_io *io)
 
 static void uring_io_submit(struct rt_reactor *r, struct rt_io *io)
 {
-    if (!prep(uring_of(r), io))
+    struct uring *u = uring_of(r);
+
+    if (!prep(u, io)) {
         rt_io_offload(r, io);
+        return;
+    }
+    /* The device works while this thread goes on with its turn: else it has much at once, and
+     * nothing in between. */
+    if (u->to_submit >= FILE_BATCH) {
+        u->to_submit = 0;
+        io_uring_submit(&u->ring);
+    }
 }
 
 static void uring_io_cancel(struct rt_reactor *r, struct rt_io *io)

@@ -372,8 +372,9 @@ def disk(b):
         lines = b.rows.get(row, {}).get("kvasir")
         bs = 4096
         if lines and lines[-1]["read_bytes"] > 0:
-            bs = max(round(lines[-1]["read_bytes"] / lines[-1]["ops"] / 512), 1) * 512
-        b.fio(row, "randread", bs, depth, size // bs * bs)
+            reads = max(lines[-1]["ops"] - lines[-1].get("counted", {}).get("cached", 0), 1)
+            bs = max(round(lines[-1]["read_bytes"] / reads / 512), 1) * 512
+        b.fio(row, "randread", bs, depth, size // bs * bs, "--blockalign=512")
     b.fio(SCANV, "randread", 4096, 32, size)
     for value, depth, put, get, n in ((MIB, 4, MIB_PUT, MIB_GET, s.mib_items), (s.big_bytes, 2, b.big_put, b.big_get, s.big_items)):
         b.fio(put, "write", value, depth, n * value, "--end_fsync=1", new=True)

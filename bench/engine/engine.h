@@ -29,6 +29,7 @@ struct counters {
     uint64_t checkpoints, segments_collected, flushes;
     uint64_t key_bytes; /* memory that finding keys takes */
     uint64_t keys;
+    uint64_t cached; /* gets without a read */
 };
 
 struct bench {

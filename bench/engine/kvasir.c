@@ -417,6 +417,7 @@ static int counters_task(struct rt_task *t, void *arg)
         .index_bytes = s->stats.index_bytes + s->stats.checkpoint_bytes,
         .checkpoints = s->stats.checkpoints,
         .segments_collected = s->stats.gc_segments,
+        .cached = s->stats.get_cache,
         .flushes = s->stats.flushes,
         .key_bytes = bkv_hot_bytes(s->hot) + bkv_tree_bytes(s->tree),
         .keys = bkv_tree_nkeys(s->tree) + bkv_memtab_count(s->active),

@@ -91,7 +91,8 @@ static void add_counters(json_t *line, const struct counters *from, const struct
     if (!to->known)
         return;
     json_object_set_new(line, "counted",
-                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "prepared",
+                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+                                  "cached", (json_int_t)(to->cached - from->cached), "prepared",
                                   (json_int_t)(to->prepared_bytes - from->prepared_bytes), "log",
                                   (json_int_t)(to->log_bytes - from->log_bytes), "large",
                                   (json_int_t)(to->large_bytes - from->large_bytes), "moved",

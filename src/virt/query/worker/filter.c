@@ -111,6 +111,8 @@ static int check_table(struct walk *w, const json_t *node)
         return refuse(w, node, "a table's name is empty or has a NUL in it");
     if (!fold(name, folded, sizeof(folded)))
         return refuse(w, node, "a table's name has more than %d bytes", FILTER_TABLE_MAX - 1);
+    if (strcmp(folded, OBJECT_TABLE) == 0)
+        w->out->s3object = true;
     if (json_object_get(w->ctes, folded) || strcmp(folded, OBJECT_TABLE) == 0)
         return 0;
     if (w->out->table[0] && fold(w->out->table, known, sizeof(known)) && strcmp(folded, known) != 0)

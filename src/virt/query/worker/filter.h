@@ -6,7 +6,7 @@
  *
  * Allowed: one SELECT, with everything that is made of its table, of constants and of functions
  * without effects: WITH, subqueries, joins with itself, set operations, windows, lambdas. One
- * table: any single name, in one spelling, or s3object; the names of WITH; table functions that make rows from
+ * table: any single name, or s3object; the names of WITH; table functions that make rows from
  * their arguments. Not allowed: names of schemas and catalogs, functions that read files,
  * settings, the catalog or the clock of the session, or that have effects (filter_names.c).
  */
@@ -21,6 +21,7 @@
 struct filter_result {
     char table[FILTER_TABLE_MAX]; /* the name the statement gives to its table, not s3object; "":
                                      it has none */
+    bool s3object;                /* it names s3object */
     long at;                      /* where in the statement the error is, in bytes; -1: not known */
     char text[1280];              /* of the error */
 };

@@ -4,6 +4,7 @@
  * engine's own parser sees it. Nothing of it has run by then.
  */
 #include "virt/query/worker/engine.h"
+#include "virt/query/worker/filter.h"
 #include "virt/query/worker/query.h"
 
 #include <ctype.h>
@@ -142,54 +143,41 @@ static int add_table(struct qw_statement *s, const char *name)
     return 0;
 }
 
-static int add_tables(struct qw_statement *s, json_t *node)
+/* The engine's tree of the statement goes through the filter. */
+static int filter(struct qw_statement *s, struct qw_text *why)
 {
-    const char *type = json_string_value(json_object_get(node, "type"));
-    const char *name = json_string_value(json_object_get(node, "table_name"));
-    const char *key;
-    json_t *child;
-    size_t i;
-    int rc = 0;
+    const char *text = s->text;
+    struct filter_result res;
+    char *ast = NULL;
+    int rc = qw_engine_text("SELECT json_serialize_sql(?::VARCHAR)", &text, 1, &ast, why);
 
-    if (type && name && strcmp(type, "BASE_TABLE") == 0)
-        rc = add_table(s, name);
-    if (json_is_object(node)) {
-        json_object_foreach(node, key, child) if (rc == 0) rc = add_tables(s, child);
-    } else if (json_is_array(node)) {
-        json_array_foreach(node, i, child) if (rc == 0) rc = add_tables(s, child);
-    }
-    return rc;
+    if (rc < 0)
+        return rc;
+    rc = filter_statement(ast, strlen(ast), &res);
+    duck.free(ast);
+    if (rc < 0 && res.at >= 0)
+        return qw_fail(why, rc, "%s (at byte %ld of the statement)", res.text, res.at);
+    if (rc < 0)
+        return qw_fail(why, rc, "%s", res.text);
+    if (res.table[0])
+        rc = add_table(s, res.table);
+    if (rc == 0 && (res.s3object || !res.table[0]))
+        rc = add_table(s, "s3object");
+    return rc < 0 ? qw_fail(why, rc, "no memory for the statement") : 0;
 }
 
 int qw_statement_check(const char *sql, struct qw_statement *out, struct qw_text *why)
 {
     struct qw_statement s = {0};
-    const char *text;
-    char *ast = NULL;
-    json_t *root;
     int rc;
 
     s.text = strndup(sql, trimmed_len(sql));
     if (!s.text)
         return qw_fail(why, -ENOMEM, "no memory for the statement");
     rc = one_statement(s.text, why);
-    if (rc < 0)
-        return rc;
-    text = s.text;
-    rc = qw_engine_text("SELECT json_serialize_sql(?::VARCHAR)", &text, 1, &ast, why);
-    if (rc < 0)
-        return rc;
-    /* Places in the text are unsigned there, also the one that is none. */
-    root = json_loads(ast, JSON_DECODE_INT_AS_REAL, NULL);
-    duck.free(ast);
-    if (!root)
-        return qw_fail(why, -EINVAL, "the statement is not UTF-8");
-    if (!json_is_false(json_object_get(root, "error")))
-        return qw_fail(why, -EINVAL, "only a SELECT can be run on objects");
-    rc = add_tables(&s, root);
-    json_decref(root);
-    if (rc < 0)
-        return qw_fail(why, rc, "no memory for the statement");
-    *out = s;
-    return 0;
+    if (rc == 0)
+        rc = filter(&s, why);
+    if (rc == 0)
+        *out = s;
+    return rc;
 }

@@ -154,7 +154,7 @@ static void test_what_is_not_known_is_refused(void **state)
 static void test_no_select_no_tree(void **state)
 {
     char *deep = malloc(6000);
-    size_t n = 0;
+    size_t n;
 
     assert_refused("{\"error\":true,\"error_type\":\"not implemented\",\"error_message\":"
                    "\"Only SELECT statements can be serialized to json!\"}",
@@ -168,12 +168,10 @@ static void test_no_select_no_tree(void **state)
     assert_refused("[1", "not understood");
     assert_refused("{}", "only SELECT");
     assert_non_null(deep);
-    n += (size_t)sprintf(deep, "{\"error\":false,\"statements\":[{\"node\":{\"x\":");
-    for (int i = 0; i < 1000; i++)
-        n += (size_t)sprintf(deep + n, "[");
-    for (int i = 0; i < 1000; i++)
-        n += (size_t)sprintf(deep + n, "]");
-    sprintf(deep + n, "}}]}");
+    n = (size_t)snprintf(deep, 6000, "{\"error\":false,\"statements\":[{\"node\":{\"x\":");
+    memset(deep + n, '[', 1000);
+    memset(deep + n + 1000, ']', 1000);
+    snprintf(deep + n + 2000, 6000 - n - 2000, "}}]}");
     assert_refused(deep, "deep");
     free(deep);
 }

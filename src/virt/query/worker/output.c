@@ -83,6 +83,11 @@ int qw_output_run(const struct qw_query *q, const struct qw_statement *s, uint64
     char *sql = NULL;
     int rc;
 
+    if (q->output == QW_ARROW) {
+        rc = qw_output_arrow(s, out_rows, why);
+        flush();
+        return rc;
+    }
     /* The statement was parsed alone, so that its parentheses match and it ends where it ends;
      * the end of the line closes what a comment at its end could have swallowed. */
     if (asprintf(&sql, "COPY (%s\n) TO '" QW_PATH_ANSWER "' (%s, USE_TMP_FILE false)", s->text,

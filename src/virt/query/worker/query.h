@@ -56,6 +56,9 @@ int qw_input_failed(int rc, struct qw_text *why);
 int qw_output_run(const struct qw_query *q, const struct qw_statement *s, uint64_t *out_rows,
                   struct qw_text *why);
 
+/** output_arrow.c: the same as an Arrow stream, from qw_output_run(). */
+int qw_output_arrow(const struct qw_statement *s, uint64_t *out_rows, struct qw_text *why);
+
 /** sandbox.c: gives up what a worker does not need; `fd` is the stream. */
 int qw_sandbox_early(pid_t zygote, struct qw_text *why);
 int qw_sandbox_enter(int fd, const struct qw_query *q, struct qw_text *why);

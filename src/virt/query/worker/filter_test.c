@@ -79,6 +79,21 @@ static void test_names_of_with(void **state)
         "word");
 }
 
+/* A view of the engine has to stay out of reach where its name is one of WITH elsewhere. */
+static void test_names_of_the_engine(void **state)
+{
+    static const char *const bad[] = {"duckdb_databases", "DuckDB_Settings",
+                                      "pg_database",      "PG_SETTINGS",
+                                      "sqlite_master",    "pragma_database_list"};
+    char ast[4096];
+
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        snprintf(ast, sizeof(ast), TREE(WITH("%s", SELECT(COLUMN, TABLE("x")), COLUMN, TABLE("x"))),
+                 bad[i]);
+        assert_refused(ast, "the engine's own");
+    }
+}
+
 static void test_functions_are_listed(void **state)
 {
     assert_int_equal(check(TREE(SELECT(CALL("count_star", ""), TABLE("x")))), 0);
@@ -194,6 +209,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table_has_one_name),
         cmocka_unit_test(test_names_of_with),
+        cmocka_unit_test(test_names_of_the_engine),
         cmocka_unit_test(test_functions_are_listed),
         cmocka_unit_test(test_table_functions_are_listed),
         cmocka_unit_test(test_what_is_not_known_is_refused),

@@ -67,6 +67,8 @@ uint16_t nvme_sel_status_of_errno(int rc, bool extended)
         return NVME_SC_KV_KEY_NOT_EXIST | NVME_SC_DNR;
     case -ENAMETOOLONG:
         return INVALID_KEY;
+    case -ENOSPC: /* of the results */
+        return NVME_SC_CAPACITY_EXCEEDED | NVME_SC_DNR;
     case -ENOTSUP:
         return NVME_SC_INVALID_OPCODE | NVME_SC_DNR;
     case -ECANCELED:

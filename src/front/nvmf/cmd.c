@@ -74,7 +74,22 @@ static void release_inputs(struct nvmf_cmd *cmd)
     cmd->rxb = NULL;
     if (UNLIKELY(cmd->handle != NULL))
         nvmf_handle_leave(cmd);
+    if (UNLIKELY(cmd->select != NULL))
+        nvmf_select_free(cmd);
     nvmf_cmd_release_ns(cmd);
+}
+
+void nvmf_cmd_drop_data(struct nvmf_cmd *cmd)
+{
+    must(cmd->out_len == 0);
+    if (cmd->in != NULL)
+        nvmf_in_free(cmd->in);
+    if (cmd->rxb != NULL)
+        nvmf_rx_unpin(cmd->conn, cmd->rxb);
+    cmd->rxb = NULL;
+    if (cmd->buf != NULL)
+        rt_buf_put(cmd->buf);
+    cmd->buf = NULL;
 }
 
 static void release_buffer(struct nvmf_cmd *cmd)
@@ -230,7 +245,10 @@ static void cmd_task_done(struct rt_req *req)
 
     cmd->task = NULL;
     c->ntasks--;
-    nvmf_cmd_complete(cmd, (uint16_t)req->rc);
+    if (req->rc == NVMF_CMD_GOES_ON)
+        cmd->run(cmd);
+    else
+        nvmf_cmd_complete(cmd, (uint16_t)req->rc);
     task_next(c);
 }
 

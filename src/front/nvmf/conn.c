@@ -142,6 +142,8 @@ static void dispatch(struct rt_task *t, struct nvmf_cmd *cmd, struct bytes data)
     ns = cmd->ns;
     if (ns->kv == NULL)
         nvmf_io_nvm(cmd, data);
+    else if (UNLIKELY(nvmf_is_select(ns, cmd->sqe.opc)))
+        nvmf_io_select(cmd, data);
     else if (ns->csd)
         nvmf_io_csd(cmd, data);
     else if (cmd->sqe.opc >= 0xc0)
@@ -395,6 +397,7 @@ static void init_lists(struct nvmf_conn *c)
     list_init(&c->in_wait);
     list_init(&c->out_wait);
     list_init(&c->task_wait);
+    list_init(&c->select_wait);
     list_init(&c->free_pieces);
     for (unsigned i = 0; i < NVMF_PIECES; i++) {
         c->pieces[i].conn = c;
@@ -516,5 +519,6 @@ void nvmf_conn_sweep(struct rt_timer *timer)
         check_progress(c, rt_now());
         nvmf_handles_expire(c, rt_now());
     }
+    query_results_expire(l->tgt->results);
     rt_timer_start(timer, rt_now() + l->tgt->cfg.progress_ns / 4);
 }

@@ -157,6 +157,7 @@ static struct nvmf_ctrlr *ctrlr_new(struct nvmf_conn *c, const struct nvme_conne
         return NULL;
     pthread_mutex_init(&ctrlr->err_lock, NULL);
     ctrlr->tgt = c->tgt;
+    ctrlr->id = rt_trace_new();
     ctrlr->local = c->local;
     ctrlr->admin = c;
     ctrlr->queues_granted = c->tgt->cfg.io_queues_max;
@@ -327,6 +328,8 @@ void nvmf_ctrlr_drop_queues(struct rt_task *t, struct nvmf_ctrlr *ctrlr)
     while (ctrlr->nqueues > 0)
         rt_cond_wait(t, &ctrlr->queues_gone);
     rt_task_shield(t, false);
+    /* No query of its is under way any more: what is there is all. */
+    query_results_drop_session(ctrlr->tgt->results, ctrlr->id);
 }
 
 /* --- the end ---------------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 /* Identify: what initiators want to see, see README.md for who insists on what. */
 #include "front/nvmf/internal.h"
 #include "proto/nvme_kv_vendor.h"
+#include "proto/nvme_select.h"
 #include "proto/nvme_vendor.h"
 
 #include <stdio.h>
@@ -242,6 +243,23 @@ static void ns_kv(struct rt_task *t, const struct nvmf_ns *ns, struct nvme_id_ns
     v->batch_items_max = le32_make(NVMF_BATCH_RECORDS);
 }
 
+/* SELECT in its extended form, when the target has queries. */
+static void ns_kv_select(const struct nvmf_target *tgt, struct nvme_id_ns_kv *id)
+{
+    const struct query_results_config *cfg = query_results_config(tgt->results);
+    struct nvme_sel_id *v = nvme_sel_id_of(id->vendor);
+
+    if (tgt->select == NULL)
+        return;
+    memcpy(v->magic, NVME_SEL_MAGIC, sizeof(v->magic));
+    v->version = le32_make(NVME_SEL_VERSION);
+    v->data_max = le32_make(NVME_SEL_DATA_MAX);
+    v->results_max = le32_make(NVMF_SELECT_RESULTS);
+    v->timeout_ms = le32_make(tgt->cfg.select_timeout_ms);
+    v->bytes_max = le64_make(cfg->owner_bytes_max);
+    v->idle_ms = le32_make((uint32_t)(cfg->idle_ns / NS_PER_MS));
+}
+
 static uint16_t csi_ns(struct rt_task *t, const struct nvmf_cmd *cmd, uint8_t csi, uint8_t *page)
 {
     const struct nvmf_ns *ns = visible(cmd, le32_get(cmd->sqe.nsid));
@@ -252,8 +270,10 @@ static uint16_t csi_ns(struct rt_task *t, const struct nvmf_cmd *cmd, uint8_t cs
         return INVALID_NS;
     if ((csi == NVME_CSI_KV) != nvmf_ns_is_kv(ns))
         return NVME_SC_INVALID_IOCS | NVME_SC_DNR;
-    if (nvmf_ns_is_kv(ns))
+    if (nvmf_ns_is_kv(ns)) {
         ns_kv(t, ns, (struct nvme_id_ns_kv *)page);
+        ns_kv_select(cmd->conn->tgt, (struct nvme_id_ns_kv *)page);
+    }
     return NVME_SC_SUCCESS;
 }
 

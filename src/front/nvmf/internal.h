@@ -30,6 +30,7 @@
 #define NVMF_ADMIN_DATA_MAX 8192u
 #define NVMF_HANDLES 64         /* of the vendor commands, per queue */
 #define NVMF_HANDLE_IDLE_MS 60000u
+#define NVMF_SELECT_RESULTS 256u /* of one host, by the extended form */
 #define NVMF_BATCH_BYTES RT_BUF_LARGE_BYTES
 #define NVMF_BATCH_RECORDS 1024u
 #define NVMF_KAS_MS 1000u       /* granularity of keep alive */
@@ -48,6 +49,8 @@ struct nvmf_local {
     struct list conns;        /* nvmf_conn.link */
     struct list ctrlrs;       /* nvmf_ctrlr.link: owned here */
     struct rt_timer sweep;    /* looks for connections that do not move */
+    uint64_t select_log_ns;   /* when the last failed query was logged */
+    uint32_t selects_unlogged;
     struct nvmf_stats stats;
 };
 
@@ -79,6 +82,9 @@ struct nvmf_target {
     uint32_t nevents;                /* tasks that see to events of devices */
     bool closing;
     uint64_t started_ns;
+    nvmf_select_fn select;           /* NULL: no queries */
+    void *select_arg;
+    struct query_results *results;   /* from any reactor */
 };
 
 struct nvmf_local *nvmf_local_of(struct nvmf_target *tgt);
@@ -103,6 +109,7 @@ struct nvmf_ns_use {
 
 struct nvmf_ns {
     struct nvmf_subsys *subsys;
+    uint64_t id;              /* no other namespace of this target ever has it */
     uint32_t nsid;
     struct blk_dev *blk;      /* exactly one of the two */
     struct kv_dev *kv;
@@ -186,6 +193,7 @@ struct nvmf_ctrlr {
     struct nvmf_reg *reg;
     struct list link;
     struct nvmf_conn *admin;
+    uint64_t id;                   /* no other controller of this target ever has it */
     uint16_t cntlid;
     bool discovery;
     bool persistent;               /* discovery with a keep-alive time-out of its own */
@@ -310,13 +318,14 @@ struct nvmf_cmd {
     struct nvmf_cmd *fused;   /* the first half */
     struct nvmf_handle *handle; /* of a vendor command at work on one */
     bool handle_ok;           /* it leaves the handle as it should be */
+    struct nvmf_select *select; /* of a SELECT command */
     /* Sending */
     struct net_tx_item tx;
     uint8_t resp[NVME_TCP_RESP_BYTES + NVME_TCP_DIGEST_BYTES + 4];
     uint8_t ddgst[NVME_TCP_DIGEST_BYTES];
     uint8_t hdr[NVME_TCP_PUT_MAX];
     /* Carrying out */
-    int (*task_fn)(struct rt_task *t, struct nvmf_cmd *cmd); /* returns the status */
+    int (*task_fn)(struct rt_task *t, struct nvmf_cmd *cmd); /* the status, or NVMF_CMD_GOES_ON */
     struct rt_task *task;
     struct rt_req task_done;
     struct rt_buf_waiter waiter;
@@ -325,6 +334,8 @@ struct nvmf_cmd {
         struct kv_req kv;
     };
 };
+
+#define NVMF_CMD_GOES_ON (-1) /* the task ends and cmd->run(cmd) goes on without it */
 
 struct nvmf_cmd *nvmf_cmd_get(struct nvmf_conn *c);
 /** Gives back everything the command holds, without a response. */
@@ -340,6 +351,8 @@ void nvmf_cmd_cancel(struct nvmf_cmd *cmd);
 /** Takes a reference to its namespace, which ends with the command. Status. */
 uint16_t nvmf_cmd_ns(struct nvmf_cmd *cmd);
 void nvmf_cmd_release_ns(struct nvmf_cmd *cmd);
+/** Gives back what held the data from the host. */
+void nvmf_cmd_drop_data(struct nvmf_cmd *cmd);
 struct nvmf_ns_use *nvmf_cmd_use(const struct nvmf_cmd *cmd);
 
 /* --- transfers from the host (in.c) ----------------------------------------------------------- */
@@ -483,6 +496,9 @@ struct nvmf_conn {
     /* Tasks */
     unsigned ntasks;
     struct list task_wait;     /* nvmf_cmd.link */
+    unsigned nselects;         /* queries that run */
+    uint32_t select_bytes;     /* their statements, and those in line */
+    struct list select_wait;   /* nvmf_cmd.link */
     struct nvmf_handle *handles; /* NVMF_HANDLES, from the first that is opened on */
     unsigned nhandles;
     struct rt_cond handles_gone;
@@ -551,6 +567,12 @@ void nvmf_kv_flush(struct nvmf_cmd *cmd);
 uint16_t nvmf_kv_check_buffer(const struct nvmf_cmd *cmd);
 /** The status of an errno in the dialect of the command's namespace. */
 uint16_t nvmf_kv_status(const struct nvmf_cmd *cmd, int rc);
+/** Queries (select.c): whether an opcode is one of theirs on that namespace. */
+bool nvmf_is_select(const struct nvmf_ns *ns, uint8_t opc);
+void nvmf_io_select(struct nvmf_cmd *cmd, struct bytes data);
+/** The command ends. */
+void nvmf_select_free(struct nvmf_cmd *cmd);
+uint32_t nvmf_select_effects(uint8_t opc, bool csd);
 /** Effects of I/O opcodes by command set: NVME_EFFECT_* or 0 when not supported. */
 uint32_t nvmf_nvm_effects(uint8_t opc);
 uint32_t nvmf_kv_effects(uint8_t opc);

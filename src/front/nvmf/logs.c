@@ -137,11 +137,16 @@ static bool any_csd(const struct nvmf_cmd *cmd)
     return false;
 }
 
-static uint32_t io_effects(uint8_t csi, uint8_t opc, bool csd)
+static uint32_t io_effects(uint8_t csi, uint8_t opc, bool csd, bool select)
 {
-    if (csi == NVME_CSI_KV)
-        return nvmf_kv_effects(opc);
-    return nvmf_nvm_effects(opc) | (csd ? nvmf_csd_effects(opc) : 0);
+    bool kv = csi == NVME_CSI_KV;
+    uint32_t e = kv ? nvmf_kv_effects(opc) : nvmf_nvm_effects(opc);
+
+    if (!kv && csd)
+        e |= nvmf_csd_effects(opc);
+    if (select && (kv || csd))
+        e |= nvmf_select_effects(opc, !kv);
+    return e;
 }
 
 static uint16_t effects(const struct nvmf_cmd *cmd, struct nvme_log_effects *log)
@@ -159,7 +164,7 @@ static uint16_t effects(const struct nvmf_cmd *cmd, struct nvme_log_effects *log
     for (size_t i = 0; i < sizeof(admin); i++)
         log->admin[admin[i]] = le32_make(NVME_EFFECT_CSUPP);
     for (unsigned i = 0; i < 256; i++)
-        log->io[i] = le32_make(io_effects(csi, (uint8_t)i, csd));
+        log->io[i] = le32_make(io_effects(csi, (uint8_t)i, csd, cmd->conn->tgt->select != NULL));
     return NVME_SC_SUCCESS;
 }
 

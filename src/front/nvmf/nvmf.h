@@ -14,6 +14,8 @@
 
 #include "blk/blk.h"
 #include "kv/kv.h"
+#include "virt/query/query.h"
+#include "virt/query/results.h"
 
 #define NVMF_DEFAULT_NQN "nqn.2026-11.io.kvasir:default"
 #define NVMF_NSID_MAX 1024
@@ -33,6 +35,9 @@ struct nvmf_config {
     uint32_t kato_min_ms;        /* shorter keep-alive time-outs are raised to it; 1000 */
     uint32_t kato_default_ms;    /* for discovery controllers that ask for none; 120000 */
     uint64_t progress_ns;        /* a host that moves nothing it owes for so long is gone; 30 s */
+    uint32_t select_timeout_ms;  /* a query takes no longer than this, unless its host says how
+                                    long it waits; 25000, below the 30 s of Linux */
+    struct query_results_config results; /* of queries, until they are fetched */
     bool no_header_digest;
     bool no_data_digest;
     bool success_flag;           /* C2HData with SUCCESS, for hosts without SQ flow control */
@@ -49,6 +54,16 @@ struct nvmf_subsys_config {
 
 /** Waits on nothing; reactor 0. 0; -EINVAL, -ENOMEM with text. */
 int nvmf_target_new(const struct nvmf_config *cfg, struct nvmf_target **out_tgt, struct err *why);
+
+/** Runs a query as query_select() does, on the reactor of the caller. */
+typedef int (*nvmf_select_fn)(struct rt_task *t, void *arg, struct kv_chan *chan,
+                              const struct kv_select *q, struct kv_select_result *res,
+                              struct err *why);
+/**
+ * From now on the SELECT commands of KV and CSD namespaces are carried out by fn(..., arg, ...), and
+ * announced; without it they are invalid opcodes. Before the first host connects.
+ */
+void nvmf_set_select(struct nvmf_target *tgt, nvmf_select_fn fn, void *arg);
 
 /**
  * Ends listening, lets commands in flight finish (up to a few seconds), closes all connections and
@@ -114,6 +129,7 @@ struct nvmf_stats {
     uint64_t hdgst_errors, ddgst_errors;
     uint64_t kato_expired;
     uint64_t stalled;           /* connections ended for making no progress */
+    uint64_t selects, selects_failed;
     uint64_t yields;            /* buffers given up by transfers that waited for their host */
 };
 /** Sums of all reactors, as of now. */

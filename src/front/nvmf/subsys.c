@@ -462,6 +462,7 @@ static struct nvmf_ns *ns_new(struct nvmf_subsys *s, uint32_t nsid)
     }
     memset(ns->use, 0, use_bytes);
     ns->subsys = s;
+    ns->id = rt_trace_new();
     ns->nsid = nsid;
     ns->blk_watch.fn = blk_event;
     ns->kv_watch.fn = kv_event;
@@ -568,6 +569,7 @@ int nvmf_ns_remove(struct rt_task *t, struct nvmf_target *tgt, const char *nqn, 
     else
         kv_watch_del(t, ns->kv, &ns->kv_watch);
     nvmf_each_reactor(t, tgt, retire_local, ns);
+    query_results_drop_place(tgt->results, ns->id);
     nvmf_each_reactor(t, tgt, tell_local, ns);
     ns_close(t, ns);
     rt_task_shield(t, false);

@@ -42,6 +42,7 @@ static void defaults(struct nvmf_config *cfg)
     DEFAULT(kato_min_ms, 1000);
     DEFAULT(kato_default_ms, 120000);
     DEFAULT(progress_ns, 30 * NS_PER_S);
+    DEFAULT(select_timeout_ms, 25000);
 }
 
 static int check(const struct nvmf_config *cfg, struct err *why)
@@ -64,6 +65,7 @@ static void target_free(struct nvmf_target *tgt)
     for (unsigned i = 0; tgt->local != NULL && i < tgt->nreactors; i++)
         free(tgt->local[i]);
     free(tgt->local);
+    query_results_free(tgt->results);
     free(tgt);
 }
 
@@ -78,6 +80,8 @@ int nvmf_target_new(const struct nvmf_config *cfg, struct nvmf_target **out_tgt,
         tgt->cfg = *cfg;
     defaults(&tgt->cfg);
     rc = check(&tgt->cfg, why);
+    if (rc == 0 && query_results_new(&tgt->cfg.results, &tgt->results) < 0)
+        rc = err_set(why, -ENOMEM, "no memory for a target");
     tgt->nreactors = rt_reactors();
     tgt->started_ns = rt_now();
     tgt->genctr = 1;
@@ -105,6 +109,12 @@ int nvmf_target_new(const struct nvmf_config *cfg, struct nvmf_target **out_tgt,
     }
     *out_tgt = tgt;
     return 0;
+}
+
+void nvmf_set_select(struct nvmf_target *tgt, nvmf_select_fn fn, void *arg)
+{
+    tgt->select = fn;
+    tgt->select_arg = arg;
 }
 
 /* --- listeners -------------------------------------------------------------------------------- */
@@ -293,6 +303,8 @@ static int stats_local(struct rt_task *t, void *arg)
     out->kato_expired += in->kato_expired;
     out->stalled += in->stalled;
     out->yields += in->yields;
+    out->selects += in->selects;
+    out->selects_failed += in->selects_failed;
     return 0;
 }
 

@@ -46,6 +46,16 @@ int nvme_admin(struct rt_task *t, struct nvme_ctrl *ctrl, const struct nvme_sqe 
     return rc;
 }
 
+int nvme_abort(struct rt_task *t, const struct nvme_req *req)
+{
+    struct nvme_sqe sqe = {.opc = NVME_OPC_ABORT};
+
+    if (req->slot == NULL)
+        return 0;
+    sqe.cdw10 = le32_make(req->queue->qid | (uint32_t)req->slot->cid << 16);
+    return nvme_admin(t, req->queue->ctrl, &sqe, NVME_DIR_NONE, NULL, 0, NULL);
+}
+
 int nvme_identify(struct rt_task *t, struct nvme_ctrl *ctrl, uint8_t cns, uint32_t nsid,
                   uint8_t csi, void *out_page)
 {

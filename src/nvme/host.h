@@ -85,7 +85,13 @@ void nvme_req_feed(struct nvme_req *req, const struct iovec *iov, unsigned iovcn
 /** For tasks: one command with one buffer. out_dw0 may be NULL. */
 int nvme_exec(struct rt_task *t, struct nvme_queue *q, const struct nvme_sqe *sqe,
               enum nvme_dir dir, void *buf, uint32_t len, uint32_t *out_dw0);
-/** The same on the admin queue, from any reactor. */
+/**
+ * Asks the controller to abort a command that has been sent, on its reactor and while it lasts;
+ * for another task than the one that waits for it. The command completes by itself. 0, also when
+ * it has not been sent.
+ */
+int nvme_abort(struct rt_task *t, const struct nvme_req *req);
+/** As nvme_exec(), on the admin queue, from any reactor. */
 int nvme_admin(struct rt_task *t, struct nvme_ctrl *ctrl, const struct nvme_sqe *sqe,
                enum nvme_dir dir, void *buf, uint32_t len, uint32_t *out_dw0);
 

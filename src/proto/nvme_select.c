@@ -74,7 +74,9 @@ uint16_t nvme_sel_status_of_errno(int rc, bool extended)
     case -ECANCELED:
         return NVME_SC_ABORT_REQ | NVME_SC_DNR;
     default:
-        return rc >= 0 ? NVME_SC_SUCCESS : NVME_SC_KV_UNRECOVERED | NVME_SC_DNR;
+        if (rc >= 0)
+            return NVME_SC_SUCCESS;
+        return (extended ? NVME_SC_INTERNAL : NVME_SC_KV_UNRECOVERED) | NVME_SC_DNR;
     }
 }
 

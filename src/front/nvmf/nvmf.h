@@ -35,7 +35,7 @@ struct nvmf_config {
     uint32_t kato_min_ms;        /* shorter keep-alive time-outs are raised to it; 1000 */
     uint32_t kato_default_ms;    /* for discovery controllers that ask for none; 120000 */
     uint64_t progress_ns;        /* a host that moves nothing it owes for so long is gone; 30 s */
-    uint32_t select_timeout_ms;  /* a query takes no longer than this, unless its host says how
+    uint32_t select_timeout_ms;  /* a query takes no longer, unless its host says how
                                     long it waits; 25000, below the 30 s of Linux */
     struct query_results_config results; /* of queries, until they are fetched */
     bool no_header_digest;
@@ -60,7 +60,7 @@ typedef int (*nvmf_select_fn)(struct rt_task *t, void *arg, struct kv_chan *chan
                               const struct kv_select *q, struct kv_select_result *res,
                               struct err *why);
 /**
- * From now on the SELECT commands of KV and CSD namespaces are carried out by fn(..., arg, ...), and
+ * From now on the SELECT commands of KV and CSD namespaces are carried out by fn(t, arg, ...) and
  * announced; without it they are invalid opcodes. Before the first host connects.
  */
 void nvmf_set_select(struct nvmf_target *tgt, nvmf_select_fn fn, void *arg);
@@ -134,5 +134,7 @@ struct nvmf_stats {
 };
 /** Sums of all reactors, as of now. */
 int nvmf_stats(struct rt_task *t, struct nvmf_target *tgt, struct nvmf_stats *out);
+/** Results of queries that are held. */
+void nvmf_result_stats(struct nvmf_target *tgt, struct query_results_stats *out);
 
 #endif

@@ -318,3 +318,8 @@ int nvmf_stats(struct rt_task *t, struct nvmf_target *tgt, struct nvmf_stats *ou
         *out = sum;
     return rc;
 }
+
+void nvmf_result_stats(struct nvmf_target *tgt, struct query_results_stats *out)
+{
+    query_results_stats(tgt->results, out);
+}

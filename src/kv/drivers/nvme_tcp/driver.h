@@ -5,15 +5,18 @@
  *   nvme_tcp.c   device, channels, and where a request goes
  *   direct.c     requests that are one command
  *   steps.c      requests that are several, as tasks
+ *   select.c     queries that the target runs
  *   stream.c     values in pieces by one standard Store or Retrieve, on a connection of its own
  */
 #ifndef KVASIR_KV_NVME_TCP_DRIVER_H
 #define KVASIR_KV_NVME_TCP_DRIVER_H
 
 #include "kv/kv.h"
+#include "kv/select.h"
 
 #include "nvme/uri.h"
 #include "proto/nvme_kv_vendor.h"
+#include "proto/nvme_select.h"
 #include "rt/buf.h"
 
 #define KVN_OPS 64u          /* requests of several commands under way, per channel */
@@ -39,6 +42,8 @@ struct kvn_dev {
     uint32_t caps;              /* KV_CAP_* offered */
     uint32_t handles_max;
     uint32_t batch_bytes_max, batch_items_max;
+    bool select_extended;       /* the target runs any query, */
+    bool select_basic;          /* or those that the basic commands can say */
 };
 
 /** A channel: its queue and what its requests need. */
@@ -50,6 +55,8 @@ struct kvn_ctx {
     struct list free_ops;
     struct list line;           /* kvn_io, waiting for an op */
     struct rt_pool streams;     /* struct kvn_stream */
+    unsigned pushed;            /* queries under way at the target */
+    struct rt_cond pushed_less;
     struct list idle;           /* kvn_conn: connections for standard streams that wait for work */
 };
 
@@ -140,6 +147,12 @@ uint8_t kvn_store_options(uint32_t flags);
 int kvn_steps(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req);
 /** One command of a task. */
 int kvn_exec(struct rt_task *t, struct kvn_ctx *ctx, struct nvme_req *nreq);
+
+/* select.c */
+int kvn_select(struct rt_task *t, struct kv_chan *chan, const struct kv_select *q,
+               struct kv_select_result *res, struct err *why);
+/** Finds out how queries can be pushed. */
+void kvn_select_look(struct rt_task *t, struct kvn_dev *d);
 
 /* stream.c */
 int kvn_std_store_open(struct rt_task *t, struct kvn_ctx *ctx, struct kv_req *req);

@@ -47,7 +47,7 @@ static int check(struct rt_task *t, struct nvme_ctrl *ctrl, void *arg, struct er
         return rc;
     if (d->opened && memcmp(ns->uuid, d->ns.uuid, sizeof(ns->uuid)) != 0)
         return err_set(why, -ENODEV, "namespace %u is another one now", ns->nsid);
-    if (d->opened && memcmp(ns->vendor, d->ns.vendor, sizeof(ns->vendor)) != 0)
+    if (d->opened && memcmp(ns->vendor, d->ns.vendor, NVME_SEL_ID_OFFSET) != 0)
         return err_set(why, -ENODEV, "namespace %u has other commands now", ns->nsid);
     d->ns = *ns;
     return 0;
@@ -102,6 +102,7 @@ static void describe(struct rt_task *t, struct kvn_dev *d, struct kv_info *info)
         take_vendor(d, info);
     else
         d->delete_tells = asks_delete(t, d);
+    kvn_select_look(t, d);
     d->caps = info->caps;
 }
 
@@ -173,6 +174,7 @@ static int kvn_chan_open(struct rt_task *t, struct kv_dev *dev, struct kv_chan *
     list_init(&ctx->free_ops);
     list_init(&ctx->line);
     list_init(&ctx->idle);
+    list_init(&ctx->pushed_less.waiters);
     rc = rt_pool_init(&ctx->streams, sizeof(struct kvn_stream),
                       ctx->dev->vendor ? ctx->dev->handles_max : KVN_STREAMS_STD);
     if (rc < 0)
@@ -304,5 +306,6 @@ const struct kv_driver kv_nvme_tcp_driver = {
     .chan_close = kvn_chan_close,
     .submit = kvn_submit,
     .cancel = kvn_cancel,
+    .select = kvn_select,
     .usage = kvn_usage,
 };

@@ -3,23 +3,12 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static duckdb_database db;
 static duckdb_connection con;
-
-int qw_fail(struct qw_text *why, int rc, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    vsnprintf(why->s, sizeof(why->s), fmt, ap);
-    va_end(ap);
-    return rc;
-}
 
 duckdb_connection qw_engine_con(void)
 {

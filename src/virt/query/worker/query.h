@@ -59,9 +59,10 @@ int qw_output_run(const struct qw_query *q, const struct qw_statement *s, uint64
 /** output_arrow.c: the same as an Arrow stream, from qw_output_run(). */
 int qw_output_arrow(const struct qw_statement *s, uint64_t *out_rows, struct qw_text *why);
 
-/** sandbox.c: gives up what a worker does not need; `fd` is the stream. */
+/** sandbox.c: gives up what a worker does not need, before it waits for its query. */
 int qw_sandbox_early(pid_t zygote, struct qw_text *why);
-int qw_sandbox_enter(int fd, const struct qw_query *q, struct qw_text *why);
+/** And the rest. `fd` is the stream, the highest descriptor that is open. */
+int qw_sandbox_enter(int fd, uint64_t mem_bytes, unsigned cpu_seconds, struct qw_text *why);
 
 /** Writes a text as SQL: 'it''s', "a ""name""". */
 void qw_sql_string(FILE *f, const char *s);

@@ -43,6 +43,9 @@ struct rt_backend_ops {
     int (*sock_connected)(struct rt_sock *s);
     ssize_t (*sock_recv)(struct rt_sock *s, const struct iovec *iov, unsigned iovcnt);
     ssize_t (*sock_send)(struct rt_sock *s, const struct iovec *iov, unsigned iovcnt);
+    /* NULL: descriptors cannot be sent. */
+    ssize_t (*sock_send_fds)(struct rt_sock *s, const struct iovec *iov, const int *fds,
+                             unsigned nfds);
     /* Sees to it that `readable` / `writable` will be set; called when a waiter was added. */
     void (*sock_arm)(struct rt_sock *s);
     int (*sock_addr)(const struct rt_sock *s, bool peer, struct sockaddr_storage *out);

@@ -179,6 +179,7 @@ const struct rt_backend_ops rt_epoll_ops = {
     .sock_connected = rt_posix_connected,
     .sock_recv = rt_posix_recv,
     .sock_send = rt_posix_send,
+    .sock_send_fds = rt_posix_send_fds,
     .sock_arm = epoll_sock_arm,
     .sock_addr = rt_posix_addr,
     .sock_shutdown = rt_posix_shutdown,

@@ -137,6 +137,8 @@ int rt_posix_connect(struct rt_sock *s, const struct sockaddr *addr, socklen_t l
 int rt_posix_connected(struct rt_sock *s);
 ssize_t rt_posix_recv(struct rt_sock *s, const struct iovec *iov, unsigned iovcnt);
 ssize_t rt_posix_send(struct rt_sock *s, const struct iovec *iov, unsigned iovcnt);
+ssize_t rt_posix_send_fds(struct rt_sock *s, const struct iovec *iov, const int *fds,
+                          unsigned nfds);
 int rt_posix_addr(const struct rt_sock *s, bool peer, struct sockaddr_storage *out);
 void rt_posix_shutdown(struct rt_sock *s);
 void rt_posix_discard(int fd);

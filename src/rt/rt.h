@@ -76,6 +76,8 @@ struct rt_reactor *rt_self(void);
 unsigned rt_index(const struct rt_reactor *r);
 unsigned rt_reactors(void);
 struct rt_reactor *rt_reactor(unsigned idx);
+/** The CPU that a reactor is pinned to; -1: none. */
+int rt_cpu(unsigned idx);
 /** "io_uring", "epoll" or "sim". */
 const char *rt_backend_name(void);
 

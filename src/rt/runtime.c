@@ -446,6 +446,14 @@ static void pin(const struct rt_reactor *r)
     pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
 }
 
+int rt_cpu(unsigned idx)
+{
+    const struct rt *rt = self_must()->rt;
+
+    must(idx < rt->nreactors);
+    return rt->cfg.cpus == NULL ? -1 : rt->cfg.cpus[idx];
+}
+
 struct start {
     struct rt_reactor *r;
     struct err why;

@@ -79,6 +79,22 @@ ssize_t rt_sock_send(struct rt_sock *s, const struct iovec *iov, unsigned iovcnt
     return n;
 }
 
+ssize_t rt_sock_send_fds(struct rt_sock *s, const void *buf, size_t len, const int *fds,
+                         unsigned nfds)
+{
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = len};
+    ssize_t n;
+
+    if (s->fd < 0)
+        return -ECONNRESET;
+    if (ops()->sock_send_fds == NULL)
+        return -ENOTSUP;
+    n = ops()->sock_send_fds(s, &iov, fds, nfds);
+    if (n == -EAGAIN)
+        s->writable = false;
+    return n;
+}
+
 /* A waiter knows its socket by the `next` link, which is free while the request is pending. */
 static void wait_cancel(struct rt_req *req)
 {

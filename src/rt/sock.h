@@ -46,6 +46,13 @@ ssize_t rt_sock_recv(struct rt_sock *s, const struct iovec *iov, unsigned iovcnt
 ssize_t rt_sock_send(struct rt_sock *s, const struct iovec *iov, unsigned iovcnt);
 
 /**
+ * Sends bytes and, with the first of them, descriptors of this process (at most 4) over a Unix
+ * socket; they stay open here. -ENOTSUP in sim.
+ */
+ssize_t rt_sock_send_fds(struct rt_sock *s, const void *buf, size_t len, const int *fds,
+                         unsigned nfds);
+
+/**
  * Completes `req` (rc 0) as soon as recv / send may do something; at most one waiter each. Closing
  * the socket completes it with -ECANCELED; so does rt_req_cancel().
  */

@@ -119,6 +119,30 @@ ssize_t rt_posix_send(struct rt_sock *s, const struct iovec *iov, unsigned iovcn
     return n;
 }
 
+ssize_t rt_posix_send_fds(struct rt_sock *s, const struct iovec *iov, const int *fds, unsigned nfds)
+{
+    union {
+        struct cmsghdr align;
+        char buf[CMSG_SPACE(4 * sizeof(int))];
+    } control = {0};
+    struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov,
+                         .msg_iovlen = 1,
+                         .msg_control = control.buf,
+                         .msg_controllen = CMSG_SPACE(nfds * sizeof(int))};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    ssize_t n;
+
+    must(nfds > 0 && nfds <= 4);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(nfds * sizeof(int));
+    memcpy(CMSG_DATA(c), fds, nfds * sizeof(int));
+    n = sendmsg(s->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0)
+        return errno == EINTR ? -EAGAIN : -errno;
+    return n;
+}
+
 int rt_posix_addr(const struct rt_sock *s, bool peer, struct sockaddr_storage *out)
 {
     socklen_t len = sizeof(*out);

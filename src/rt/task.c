@@ -354,6 +354,11 @@ void rt_task_deadline(struct rt_task *t, uint64_t at_ns)
         rt_timer_start(&t->deadline, at_ns);
 }
 
+uint64_t rt_task_deadline_at(const struct rt_task *t)
+{
+    return t->deadline.heap_pos != 0 ? t->deadline.at_ns : 0;
+}
+
 void rt_task_set_trace(struct rt_task *t, uint64_t trace_id)
 {
     t->trace_id = trace_id;

@@ -52,6 +52,8 @@ void rt_task_shield(struct rt_task *t, bool on);
 
 /** From `at_ns` (rt_now) on waits end with -ETIMEDOUT; 0 takes the deadline away. */
 void rt_task_deadline(struct rt_task *t, uint64_t at_ns);
+/** The deadline that has not passed yet; 0: none. */
+uint64_t rt_task_deadline_at(const struct rt_task *t);
 
 void rt_task_set_trace(struct rt_task *t, uint64_t trace_id);
 

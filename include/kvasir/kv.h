@@ -257,6 +257,56 @@ KVASIR_API int kvasir_get_data(struct kvasir_get *get, uint64_t off, void *buf, 
 /** NULL is fine. */
 KVASIR_API int kvasir_get_end(struct kvasir_get *get);
 
+/* --- questions -------------------------------------------------------------------------------- */
+
+struct kvasir_key {
+    const void *ptr;
+    size_t len;
+};
+
+#define KVASIR_HEADER_AUTO 0
+#define KVASIR_HEADER_YES 1
+#define KVASIR_HEADER_NO 2
+
+/** A question about objects as one table. Zeroed means: found out, or the default. */
+struct kvasir_select {
+    const char *sql;               /* one SELECT; any table name, such as s3object */
+    const struct kvasir_key *keys; /* of the objects, one after the other */
+    size_t nkeys;                  /* 0: all objects whose key begins with `prefix` */
+    const void *prefix;
+    size_t prefix_len;
+    const char *input;  /* "csv", "json", "jsonl", "parquet"; NULL: by the object's first bytes */
+    const char *output; /* "csv" (NULL), "json", "jsonl", "parquet", "arrow" (an IPC stream) */
+    const char *schema; /* "NAME TYPE, NAME TYPE"; NULL: found out, and remembered */
+    int header;         /* CSV input: KVASIR_HEADER_* */
+    int header_out;     /* CSV output: names of the columns first */
+    char delim, quote, escape; /* CSV input */
+    uint64_t timeout_ms;       /* at most the 60 s that hold without it */
+};
+
+struct kvasir_select_result {
+    uint64_t rows;         /* of the answer; UINT64_MAX: not known */
+    uint64_t result_bytes;
+    uint64_t object_bytes; /* size of all objects of the table */
+    uint64_t read_bytes;   /* of them read from the device */
+    int pushed;            /* the device ran it, and only the answer came here */
+};
+
+/**
+ * Asks, and calls data(arg, buf, len) in the calling thread for each piece of the answer; the
+ * query waits meanwhile. When it returns other than 0 the query ends, and that is returned. A
+ * device of another Kvasir runs the query itself; else it runs here, in a process that can touch
+ * nothing but these objects. Nothing of the answer may be used when the call fails, and
+ * kvasir_error() says what is wrong with the statement. out_result may be NULL.
+ * -EINVAL the statement, or it is not allowed; -ENOENT no such object; -EBADMSG an object is not
+ * what the format says; -ENOMEM, -ETIMEDOUT, -EDQUOT a limit of memory, time, answer; -EAGAIN too
+ * many wait; -ENOTSUP the engine or its program is not installed; -ESTALE an object changed while
+ * it was read; -EPIPE the process died.
+ */
+KVASIR_API int kvasir_kv_select(struct kvasir_kv *kv, const struct kvasir_select *question,
+                                int (*data)(void *arg, const void *buf, size_t len), void *arg,
+                                struct kvasir_select_result *out_result);
+
 /* --- snapshots -------------------------------------------------------------------------------- */
 
 /**

@@ -36,6 +36,9 @@ int capi_enter(void);
 void capi_leave(void);
 /** Runs fn as a task there and waits. -EDEADLK inside a callback. Sets no text. */
 int capi_call(rt_task_fn fn, void *arg);
+struct query_service;
+/** The query service of the library's runtime, started when it is first asked for. */
+int capi_query_service(struct rt_task *t, struct query_service **out_svc, struct err *why);
 
 /* Shared by both forms; tasks. On failure nothing is open. */
 int capi_kv_open(struct rt_task *t, const char *uri, struct kvasir_kv *kv, struct err *why);

@@ -649,9 +649,73 @@ static void event_loop(void **state)
     kvasir_close_kv(lp.sync_kv);
 }
 
+/* --- questions -------------------------------------------------------------------------------- */
+
+struct told {
+    char text[256];
+    size_t len;
+    unsigned pieces;
+    int answer;
+};
+
+static int hear(void *arg, const void *buf, size_t len)
+{
+    struct told *told = arg;
+
+    if (told->len + len < sizeof(told->text))
+        memcpy(told->text + told->len, buf, len);
+    told->len += len;
+    told->pieces++;
+    return told->answer;
+}
+
+static void test_select(void **state)
+{
+    static const char csv[] = "name,age\nann,30\nbob,40\n";
+    struct kvasir_key key = {"people", 6};
+    struct kvasir_select q = {.sql = "select name from s3object where age > 35",
+                              .keys = &key,
+                              .nkeys = 1,
+                              .input = "csv"};
+    struct kvasir_select_result result;
+    struct told told = {.len = 0};
+    struct kvasir_kv *kv;
+    int rc;
+
+    (void)state;
+    assert_int_equal(kvasir_open_kv("mem:?size=16M", &kv), 0);
+    assert_int_equal(kvasir_kv_put(kv, "people", 6, csv, strlen(csv), 0), 0);
+    rc = kvasir_kv_select(kv, &q, hear, &told, &result);
+    if (rc == -ENOTSUP) {
+        print_message("skipped: %s\n", kvasir_error());
+        kvasir_close_kv(kv);
+        skip();
+    }
+    if (rc < 0)
+        print_error("%s\n", kvasir_error());
+    assert_int_equal(rc, 0);
+    assert_int_equal(told.len, 4);
+    assert_memory_equal(told.text, "bob\n", 4);
+    assert_int_equal(result.rows, 1);
+    assert_int_equal(result.object_bytes, strlen(csv));
+    told = (struct told){.answer = 7}; /* enough */
+    assert_int_equal(kvasir_kv_select(kv, &q, hear, &told, NULL), 7);
+    assert_int_equal(told.pieces, 1);
+    q.sql = "select nothing from s3object";
+    assert_int_equal(kvasir_kv_select(kv, &q, hear, &told, NULL), -EINVAL);
+    assert_non_null(strstr(kvasir_error(), "nothing"));
+    q.input = "tape";
+    assert_int_equal(kvasir_kv_select(kv, &q, hear, &told, NULL), -EINVAL);
+    key.len = 3;
+    q.input = NULL;
+    assert_int_equal(kvasir_kv_select(kv, &q, hear, &told, NULL), -ENOENT);
+    assert_int_equal(kvasir_close_kv(kv), 0);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_select),
         cmocka_unit_test(kv_in_the_process),
         cmocka_unit_test(kv_over_nvme_tcp),
         cmocka_unit_test(streams),

@@ -3,6 +3,7 @@
 
 #include "config.h"
 #include "nvme/host.h"
+#include "virt/query/query.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -14,6 +15,10 @@ static struct {
     pthread_mutex_t lock;
     struct rt *rt;
     unsigned users;
+    /* Of the runtime's reactor. */
+    struct query_service *queries;
+    bool queries_starting;
+    struct rt_cond queries_started;
 } lib = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 const char *kvasir_version(void)
@@ -55,10 +60,35 @@ int capi_enter(void)
     return rc < 0 ? capi_fail(rc, why.text) : 0;
 }
 
+static int end_queries(struct rt_task *t, void *arg)
+{
+    (void)arg;
+    query_service_free(t, take_ptr(&lib.queries));
+    return 0;
+}
+
+int capi_query_service(struct rt_task *t, struct query_service **out_svc, struct err *why)
+{
+    int rc = 0;
+
+    while (lib.queries_starting && rc == 0)
+        rc = rt_cond_wait(t, &lib.queries_started);
+    if (rc == 0 && lib.queries == NULL) {
+        lib.queries_starting = true;
+        rc = query_service_new(t, NULL, &lib.queries, why);
+        lib.queries_starting = false;
+        rt_cond_wake_all(&lib.queries_started);
+    }
+    *out_svc = lib.queries;
+    return rc;
+}
+
 void capi_leave(void)
 {
     pthread_mutex_lock(&lib.lock);
     must(lib.users > 0);
+    if (lib.users == 1 && lib.queries != NULL)
+        rt_call(lib.rt, 0, end_queries, NULL);
     if (--lib.users == 0)
         rt_stop(take_ptr(&lib.rt));
     pthread_mutex_unlock(&lib.lock);

@@ -112,6 +112,7 @@ void qw_child_run(int stream_fd, int window_fd, pid_t zygote)
         _exit(1);
     if (qw_sandbox_early(zygote, &why) < 0)
         _exit(1);
+    qw_warm_worker();
     rc = receive_query(&q, &why);
     if (rc == 0)
         rc = qw_sandbox_enter(STREAM_FD, q.mem_bytes, q.cpu_seconds, &why);

@@ -70,7 +70,7 @@ static void write_csv(FILE *f, const json_t *schema)
                                               {"dateformat", "dateformat"},
                                               {"timestampformat", "timestampformat"}};
 
-    fputs(", auto_detect=false", f);
+    fputs(", auto_detect=false, " QW_CSV_BUFFERS, f);
     write_text(f, schema, "delim", "delim");
     write_text(f, schema, "quote", "quote");
     write_text(f, schema, "escape", "escape");

@@ -49,12 +49,17 @@ static int open_engine(const char *told, struct qw_text *why)
 {
     char path[PATH_MAX + 64];
     const char *engine = find_engine(told, path, sizeof(path));
+    int rc;
 
     if (!engine)
         return qw_fail(why, -ENOENT,
                        "the query engine is not here: `make deps` brings libduckdb.so, or "
                        "KVASIR_QUERY_ENGINE says where it is");
-    return qw_engine_open(engine, why);
+    rc = qw_engine_open(engine, why);
+    if (rc < 0)
+        return rc;
+    qw_warm_engine();
+    return qw_rehearse(why);
 }
 
 /* Nothing of the daemon's stays open but the socket and standard error. */
@@ -115,6 +120,7 @@ int main(int argc, char **argv)
     const char *engine = NULL;
     bool check = false;
 
+    qw_warm_begin();
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--engine") == 0 && i + 1 < argc)
             engine = argv[++i];

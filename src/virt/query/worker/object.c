@@ -118,10 +118,32 @@ static int take_answer(void)
     return 0;
 }
 
+/* Whether the window can hold all there is to read of it. */
+static bool fits(const struct qw_object *o)
+{
+    return o->size <= (uint64_t)QW_SLOT_BYTES * (QW_SLOTS - 2);
+}
+
+/* Leaves out what another slot has. */
+static void clip(unsigned object, uint64_t at, uint64_t *off, uint64_t *end)
+{
+    for (unsigned i = 0; i < QW_SLOTS; i++) {
+        const struct slot *s = &slots[i];
+
+        if (s->state == SLOT_FREE || s->object != object)
+            continue;
+        if (s->off + s->len <= at && s->off + s->len > *off)
+            *off = s->off + s->len;
+        if (s->off > at && s->off < *end)
+            *end = s->off;
+    }
+}
+
 /* The range to ask for when `at` is wanted and `need` bytes from there are. */
-static void span(const struct qw_object *o, uint64_t at, size_t need, bool ahead, uint64_t *out_off,
+static void span(unsigned object, uint64_t at, uint64_t need, bool ahead, uint64_t *out_off,
                  uint32_t *out_len)
 {
+    const struct qw_object *o = &objects[object];
     uint64_t off = at - at % ALIGN_BYTES;
     uint64_t end = at + need;
 
@@ -135,6 +157,7 @@ static void span(const struct qw_object *o, uint64_t at, size_t need, bool ahead
     }
     if (end > o->size)
         end = o->size;
+    clip(object, at, &off, &end);
     if (end - off > QW_SLOT_BYTES)
         end = off + QW_SLOT_BYTES;
     *out_off = off;
@@ -161,11 +184,7 @@ static void ask_ahead(const struct slot *s, uint64_t end)
             if (next->state == SLOT_THERE && next->object == s->object && next->off >= s->off &&
                 next->off < end)
                 return; /* that one is wanted too */
-            span(o, at, end - at, false, &off, &len);
-            if (off < at) {
-                len -= (uint32_t)(at - off);
-                off = at;
-            }
+            span(s->object, at, end - at, false, &off, &len);
             ask(next, s->object, off, len);
         }
         at = next->off + next->len;
@@ -183,7 +202,7 @@ static struct slot *slot_with(unsigned object, uint64_t at, size_t need, bool ah
     while (!(s = victim(NULL)))
         if (take_answer() < 0)
             return NULL;
-    span(&objects[object], at, need, ahead, &off, &len);
+    span(object, at, need, ahead, &off, &len);
     ask(s, object, off, len);
     return s;
 }
@@ -220,7 +239,7 @@ static ssize_t read_some(unsigned object, uint64_t at, char *buf, size_t len, bo
         n = len;
     memcpy(buf, window + (size_t)(s - slots) * QW_SLOT_BYTES + (at - s->off), n);
     s->used = ++now;
-    if (at - s->off + n == s->len && (ahead || n == QW_SLOT_BYTES))
+    if (at - s->off + n == s->len && (ahead || n == QW_SLOT_BYTES) && !fits(&objects[object]))
         s->state = SLOT_FREE;
     return (ssize_t)n;
 }

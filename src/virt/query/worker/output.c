@@ -13,10 +13,30 @@
 static char pending[QW_RESULT_BYTES];
 static size_t npending;
 
+static bool rehearsing; /* what was answered stays in `pending` */
+static size_t last_len;
+
+void qw_answer_rehearse(bool on)
+{
+    rehearsing = on;
+}
+
+const void *qw_answer_last(size_t *out_len)
+{
+    *out_len = last_len;
+    return pending;
+}
+
+static void send_piece(const void *p, size_t len)
+{
+    last_len = len;
+    if (!rehearsing && len)
+        qw_stream_send(QW_RESULT, NULL, p, len);
+}
+
 static void flush(void)
 {
-    if (npending)
-        qw_stream_send(QW_RESULT, NULL, pending, npending);
+    send_piece(pending, npending);
     npending = 0;
 }
 
@@ -29,7 +49,7 @@ int qw_answer_put(void *arg, const void *buf, size_t len)
         size_t n = sizeof(pending) - npending;
 
         if (npending == 0 && len >= sizeof(pending)) {
-            qw_stream_send(QW_RESULT, NULL, p, sizeof(pending));
+            send_piece(p, sizeof(pending));
             n = sizeof(pending);
         } else {
             if (n > len)

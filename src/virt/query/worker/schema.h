@@ -14,6 +14,9 @@
 
 #include "virt/query/worker/query.h"
 
+/* Lines of CSV may be that long: a million columns have their names in the first. */
+#define QW_CSV_BUFFERS "max_line_size=16777216, buffer_size=33554432"
+
 /** Columns from the user's "NAME TYPE, "a name" TYPE(1, 2)"; the types are the engine's. */
 int qw_schema_columns(const char *text, json_t **out, struct qw_text *why);
 /** Whether this can be used as a schema. */

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LOOK_BYTES (64u << 10)
+#define LOOK_BYTES (16u << 10)
 
 /* The first object that has bytes; the first one where none has. */
 static unsigned first_object(const struct qw_query *q)
@@ -116,8 +116,15 @@ static int select_json(char *sql, json_t **out, struct qw_text *why)
     return *out ? 0 : qw_fail(why, -EBADMSG, "the columns of the object have no names in UTF-8");
 }
 
-static int sniff_csv(const struct qw_query *q, unsigned object, const char *compression,
-                     json_t **out, struct qw_text *why)
+/* What the first bytes say of an object. */
+struct look {
+    const char *compression;
+    bool quotes; /* some are there */
+    bool plain;  /* nothing hints at other quotes than the usual, or at comments */
+};
+
+static int ask_sniffer(const struct qw_query *q, unsigned object, const struct look *look,
+                       const char *more, json_t **out, struct qw_text *why)
 {
     char *sql = NULL;
     size_t len;
@@ -126,11 +133,23 @@ static int sniff_csv(const struct qw_query *q, unsigned object, const char *comp
     if (!f)
         return qw_fail(why, -ENOMEM, "no memory to look at the object");
     fprintf(f, "SELECT to_json(t)::VARCHAR FROM sniff_csv('" QW_PATH_OBJECT "%u', compression='%s'",
-            object, compression);
+            object, look->compression);
     write_given(f, q);
-    fputs(") t", f);
+    fprintf(f, ", %s) t", more);
     fclose(f);
     return select_json(sql, out, why);
+}
+
+/* The engine tries every delimiter with every quote, escape and comment, on large buffers. Most
+ * objects have the usual ones, which a fraction of that finds. */
+static int sniff_csv(const struct qw_query *q, unsigned object, const struct look *look,
+                     json_t **out, struct qw_text *why)
+{
+    if (look->plain && !*q->quote && !*q->escape &&
+        ask_sniffer(q, object, look, "quote='\"', escape='\"', comment='', buffer_size=2097152",
+                    out, why) == 0)
+        return 0;
+    return ask_sniffer(q, object, look, QW_CSV_BUFFERS, out, why);
 }
 
 /* What sniff_csv() calls a text that there is none of. */
@@ -153,29 +172,28 @@ static json_t *pairs(const json_t *columns)
 }
 
 /* No quote was seen where the engine looked, and one may follow: it is the usual one then. */
-static bool may_quote(const struct qw_query *q, const json_t *sniffed, bool seen)
+static bool may_quote(const struct qw_query *q, const json_t *sniffed, const struct look *look)
 {
-    return !*text_of(sniffed, "Quote") && !*q->quote && !seen;
+    return !*text_of(sniffed, "Quote") && !*q->quote && !look->quotes;
 }
 
-static json_t *csv_schema(const struct qw_query *q, const json_t *sniffed, const char *compression,
-                          bool quote_seen)
+static json_t *csv_schema(const struct qw_query *q, const json_t *sniffed, const struct look *look)
 {
     const char *quote = text_of(sniffed, "Quote"), *escape = text_of(sniffed, "Escape");
     const char *newline = text_of(sniffed, "NewLineDelimiter");
 
-    if (may_quote(q, sniffed, quote_seen))
+    if (may_quote(q, sniffed, look))
         quote = escape = "\"";
     else if (*quote && !*escape && !*q->escape)
         escape = quote;
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:O, s:O, s:o}", "format",
-                     "csv", "compression", compression, "delim", text_of(sniffed, "Delimiter"),
-                     "quote", quote, "escape", escape, "newline", newline, "comment",
-                     text_of(sniffed, "Comment"), "dateformat", text_of(sniffed, "DateFormat"),
-                     "timestampformat", text_of(sniffed, "TimestampFormat"), "skip",
-                     json_object_get(sniffed, "SkipRows"), "header",
-                     json_object_get(sniffed, "HasHeader"), "columns",
-                     pairs(json_object_get(sniffed, "Columns")));
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:O, s:O, s:o}", "format", "csv",
+        "compression", look->compression, "delim", text_of(sniffed, "Delimiter"), "quote", quote,
+        "escape", escape, "newline", newline, "comment", text_of(sniffed, "Comment"), "dateformat",
+        text_of(sniffed, "DateFormat"), "timestampformat", text_of(sniffed, "TimestampFormat"),
+        "skip", json_object_get(sniffed, "SkipRows"), "header",
+        json_object_get(sniffed, "HasHeader"), "columns",
+        pairs(json_object_get(sniffed, "Columns")));
 }
 
 static int same_names(const json_t *a, const json_t *b)
@@ -219,12 +237,11 @@ static void widen(json_t *columns, const json_t *more)
 }
 
 /* Other objects of the table have the same columns, or it is none. */
-static int add_object(const struct qw_query *q, unsigned first, unsigned object, json_t *schema,
-                      struct qw_text *why)
+static int add_object(const struct qw_query *q, unsigned first, unsigned object,
+                      const struct look *look, json_t *schema, struct qw_text *why)
 {
     json_t *columns = json_object_get(schema, "columns"), *more, *sniffed = NULL;
-    int rc = sniff_csv(q, object, json_string_value(json_object_get(schema, "compression")),
-                       &sniffed, why);
+    int rc = sniff_csv(q, object, look, &sniffed, why);
 
     if (rc < 0)
         return rc;
@@ -267,19 +284,19 @@ static json_t *csv_as_told(const struct qw_query *q, const char *compression)
                      "timestampformat", "", "skip", 0, "header", strcmp(q->header, "yes") == 0);
 }
 
-static int find_csv(const struct qw_query *q, unsigned first, const char *compression,
-                    bool quote_seen, json_t **out, struct qw_text *why)
+static int find_csv(const struct qw_query *q, unsigned first, const struct look *look, json_t **out,
+                    struct qw_text *why)
 {
     json_t *sniffed = NULL, *schema;
     int rc = 0;
 
     if (*q->schema && *q->delim && strcmp(q->header, "auto") != 0) {
-        schema = csv_as_told(q, compression);
+        schema = csv_as_told(q, look->compression);
     } else {
-        rc = sniff_csv(q, first, compression, &sniffed, why);
+        rc = sniff_csv(q, first, look, &sniffed, why);
         if (rc < 0)
             return rc;
-        schema = csv_schema(q, sniffed, compression, quote_seen);
+        schema = csv_schema(q, sniffed, look);
         json_decref(sniffed);
     }
     if (!schema)
@@ -288,7 +305,7 @@ static int find_csv(const struct qw_query *q, unsigned first, const char *compre
         rc = given_columns(q, schema, why);
     for (unsigned i = first + 1; rc == 0 && !*q->schema && i < q->nobjects; i++)
         if (q->objects[i].size)
-            rc = add_object(q, first, i, schema, why);
+            rc = add_object(q, first, i, look, schema, why);
     *out = schema;
     return rc;
 }
@@ -328,22 +345,33 @@ static int find_json(const struct qw_query *q, const char *compression, json_t *
     return 0;
 }
 
+static struct look look_at(const char *p, size_t len)
+{
+    struct look look = {.compression = compression_of((const unsigned char *)p, len)};
+
+    look.quotes = memchr(p, '"', len) != NULL;
+    look.plain = strcmp(look.compression, "none") == 0 && !memchr(p, '\'', len) &&
+                 !memchr(p, '#', len) && !memmem(p, len, "\\\"", 2);
+    return look;
+}
+
 int qw_sniff(const struct qw_query *q, json_t **out, struct qw_text *why)
 {
     static char head[LOOK_BYTES];
     unsigned first = first_object(q);
     ssize_t len = qw_object_read(first, 0, head, sizeof(head), false);
-    const char *compression, *format;
+    struct look look;
+    const char *format;
 
     if (len < 0)
         return qw_fail(why, (int)len, "reading %s failed: %s", q->objects[first].name,
                        strerror((int)-len));
-    compression = compression_of((const unsigned char *)head, (size_t)len);
-    format = format_name(q, first, compression, (const unsigned char *)head, (size_t)len);
+    look = look_at(head, (size_t)len);
+    format = format_name(q, first, look.compression, (const unsigned char *)head, (size_t)len);
     if (strcmp(format, "csv") == 0)
-        return find_csv(q, first, compression, memchr(head, '"', (size_t)len) != NULL, out, why);
+        return find_csv(q, first, &look, out, why);
     if (strcmp(format, "json") == 0)
-        return find_json(q, compression, out, why);
+        return find_json(q, look.compression, out, why);
     if (*q->schema)
         return qw_fail(why, -EINVAL, "a Parquet object has its own schema: leave the option out");
     *out = json_pack("{s:s, s:s}", "format", "parquet", "compression", "none");

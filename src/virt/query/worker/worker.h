@@ -4,6 +4,7 @@
  * and exits, so what belongs to the query is static in the file that owns it.
  *
  *   main.c     finds and opens the engine, becomes the zygote
+ *   rehearse.c, warm.c     so that a worker starts warm
  *   zygote.c   forks workers, kills and reaps them
  *   child.c    a worker from the query to QW_DONE
  *   sandbox.c  what a worker gives up before it looks at the query
@@ -64,6 +65,21 @@ void qw_files_reset(void);
 /* output.c */
 /** Takes the next bytes of the answer. */
 int qw_answer_put(void *arg, const void *buf, size_t len);
+/** While on, no answer leaves; the last one, if it was small, can be looked at. */
+void qw_answer_rehearse(bool on);
+const void *qw_answer_last(size_t *out_len);
+
+/* rehearse.c */
+/** Runs small queries of each form, so that workers start warm. */
+int qw_rehearse(struct qw_text *why);
+
+/* warm.c */
+/** Before anything is allocated. */
+void qw_warm_begin(void);
+/** In the zygote, with the engine open and not running. */
+void qw_warm_engine(void);
+/** In a worker that has no query yet. */
+void qw_warm_worker(void);
 
 /* zygote.c */
 int qw_zygote_run(int ctl_fd);

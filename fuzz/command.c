@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One command, 64 bytes, and the data that came with it, through every decoder of a target:
- * standard and vendor KV commands, NVM, fabrics. What decodes has to lie inside the data and to
+ * standard and vendor KV commands, SELECT, NVM, fabrics. What decodes has to lie inside the data and to
  * encode to the same bytes again.
  */
 #include "fuzz/fuzz.h"
@@ -9,6 +9,7 @@
 #include "proto/nvme_admin.h"
 #include "proto/nvme_fabrics.h"
 #include "proto/nvme_kv_vendor.h"
+#include "proto/nvme_select.h"
 
 #define KEY_MAX 2048
 
@@ -104,6 +105,84 @@ static void check_io(const struct nvme_sqe *sqe)
     must(io.flags == io2.flags);
 }
 
+static void check_select(const struct nvme_sqe *sqe)
+{
+    struct nvme_sel_send s, s2;
+    struct nvme_sel_receive r, r2;
+    struct nvme_sel_get g, g2;
+    struct nvme_sqe made = {0};
+
+    for (int csd = 0; csd < 2; csd++) {
+        uint16_t status = nvme_sel_send_decode(sqe, csd, &s);
+
+        if (status != NVME_SC_SUCCESS) {
+            must(status & NVME_SC_DNR);
+            continue;
+        }
+        must(nvme_sel_send_encode(&made, csd, &s) == 0);
+        must(nvme_sel_send_decode(&made, csd, &s2) == NVME_SC_SUCCESS);
+        must(s2.sql_len == s.sql_len);
+        must(s2.options == s.options);
+        must(s2.key_len == s.key_len);
+        must(memcmp(s2.key, s.key, s.key_len) == 0);
+        must(s2.input == s.input);
+        must(s2.output == s.output);
+    }
+    nvme_sel_receive_decode(sqe, &r);
+    nvme_sel_receive_encode(&made, &r);
+    nvme_sel_receive_decode(&made, &r2);
+    must(r2.len == r.len);
+    must(r2.off == r.off);
+    must(r2.id == r.id);
+    must(r2.options == r.options);
+    if (nvme_sel_receive_frees(&r, r.off + r.len))
+        must((r.options & NVME_SEL_KEEP) == 0);
+    if (nvme_sel_get_decode(sqe, &g) == NVME_SC_SUCCESS) {
+        nvme_sel_get_encode(&made, &g);
+        must(nvme_sel_get_decode(&made, &g2) == NVME_SC_SUCCESS);
+        must(g2.len == g.len);
+        must(g2.off == g.off);
+        must(g2.id == g.id);
+        must(g2.flags == g.flags);
+    }
+}
+
+static void check_query(const struct nvme_sqe *sqe, const uint8_t *data, size_t len)
+{
+    struct nvme_sel_query q;
+    struct nvme_sqe made = {0};
+    struct bytes *keys, left;
+    uint8_t *again;
+    uint32_t n = 0;
+    uint16_t status = nvme_sel_query_decode(sqe, data, len, KEY_MAX, &q);
+
+    if (status != NVME_SC_SUCCESS) {
+        must(status & NVME_SC_DNR);
+        return;
+    }
+    must(inside(q.sql, data, len));
+    must(inside(q.schema, data, len));
+    must(inside(q.prefix, data, len));
+    must(q.sql.len > 0);
+    keys = calloc(q.nkeys + 1, sizeof(*keys));
+    again = malloc(len);
+    must(keys != NULL);
+    must(again != NULL);
+    for (left = q.keys; nvme_sel_key_next(&left, &keys[n]); n++) {
+        must(n < q.nkeys);
+        must(inside(keys[n], data, len));
+        must(keys[n].len > 0);
+        must(keys[n].len <= KEY_MAX);
+    }
+    must(n == q.nkeys);
+    must(left.len == 0);
+    must(nvme_sel_query_bytes(&q, keys) == len);
+    must(nvme_sel_query_encode(&made, again, &q, keys) == 0);
+    must(memcmp(again, data, len) == 0);
+    free(again);
+    free(keys);
+}
+
 static void check_admin(const struct nvme_sqe *sqe, const uint8_t *data, size_t len)
 {
     struct nvme_ns_ids ids;
@@ -142,11 +221,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t input_len)
     check_open(&sqe, data, len);
     check_batch(&sqe, data, len);
     check_io(&sqe);
+    check_select(&sqe);
+    check_query(&sqe, data, len);
     check_admin(&sqe, data, len);
     /* The same with the length that the data has, which an honest host would have put there. */
     sqe.cdw10 = le32_make((uint32_t)len);
     check_open(&sqe, data, len);
     check_batch(&sqe, data, len);
+    sqe.cdw11 = sqe.cdw12 = sqe.cdw13 = le32_make(0);
+    check_query(&sqe, data, len);
     free(data);
     return 0;
 }

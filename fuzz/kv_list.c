@@ -2,7 +2,29 @@
 /* A List page as an initiator gets it from a target it does not know. */
 #include "fuzz/fuzz.h"
 
-#include "proto/nvme_kv.h"
+#include "proto/nvme_select.h"
+
+/* The CSD dialect's form of it. */
+static void check_csd(const uint8_t *page, size_t len, uint8_t *again)
+{
+    struct nvme_kv_list_page made;
+    struct nvme_kv_list_iter it;
+    struct bytes key;
+    uint32_t n = 0;
+
+    must(nvme_kv_list_init(&made, again, len + NVME_KV_LIST_HEAD_BYTES) == 0);
+    if (nvme_kv_list_begin(&it, page, len) < 0)
+        return;
+    for (; nvme_csd_list_next(&it, &key); n++) {
+        must(key.len >= 1);
+        must(key.len <= NVME_KV_KEY_MAX);
+        must(key.ptr >= page);
+        must(key.ptr + key.len <= page + len);
+        must(nvme_csd_list_put(&made, key));
+    }
+    must(made.nkeys == n);
+    must(it.rc < 0 || n == le32_at(page));
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t input_len)
 {
@@ -37,6 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t input_len)
         must(it.rc == 0);
         must(n == 0);
     }
+    check_csd(page, len, again);
     free(again);
     free(page);
     return 0;

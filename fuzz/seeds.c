@@ -13,6 +13,7 @@
 #include "proto/nvme_admin.h"
 #include "proto/nvme_fabrics.h"
 #include "proto/nvme_kv_vendor.h"
+#include "proto/nvme_select.h"
 #include "proto/nvme_tcp.h"
 
 #include <err.h>
@@ -256,6 +257,47 @@ static void seed_vendor_scripts(void)
     seed_bytes("target", bytes_make(script, script_len));
 }
 
+/* The CSD dialect, and SELECT in all three forms. */
+static void seed_select_scripts(void)
+{
+    struct nvme_sel_query q = {.output = NVME_SEL_F_CSV, .sql = bytes_of_str("z")};
+    struct nvme_sqe csd = {.nsid = le32_make(3), .cdw10 = le32_make(5)}, sqe;
+    uint8_t data[128];
+
+    nvme_kv_key_put_be(&csd, bytes_of_str("key"));
+    for (uint8_t form = 0; form < 4; form++) {
+        struct nvme_sel_send s = {.sql_len = 1, .key_len = 3, .key = "key"};
+        struct nvme_sel_receive r = {.len = 4096, .options = form % 3};
+
+        script_begin(form);
+        csd.opc = NVME_KV_AM_STORE;
+        add_command(&csd, 1, "value", 5);
+        csd.opc = NVME_KV_AM_RETRIEVE;
+        add_command(&csd, 0, NULL, 5);
+        csd.opc = NVME_KV_LIST;
+        add_command(&csd, 0, NULL, 5);
+        sqe = (struct nvme_sqe){.nsid = le32_make(form & 1 ? 3 : 2)};
+        nvme_sel_send_encode(&sqe, form & 1, &s);
+        add_command(&sqe, 1, form == 3 ? "f" : "z", 1);
+        sqe = (struct nvme_sqe){.nsid = le32_make(form & 1 ? 3 : 2)};
+        nvme_sel_receive_encode(&sqe, &r);
+        add_command(&sqe, 8, NULL, 4096);
+        seed_bytes("target", bytes_make(script, script_len));
+    }
+    script_begin(0);
+    sqe = (struct nvme_sqe){.nsid = le32_make(2)};
+    nvme_sel_query_encode(&sqe, data, &q, NULL);
+    add_command(&sqe, 1, data, (uint16_t)nvme_sel_query_bytes(&q, NULL));
+    for (uint32_t flags = 0; flags < 8; flags++) {
+        struct nvme_sel_get g = {.len = 4096, .off = flags * 1000, .flags = flags};
+
+        sqe = (struct nvme_sqe){.nsid = le32_make(2)};
+        nvme_sel_get_encode(&sqe, &g);
+        add_command(&sqe, 4, NULL, 4096);
+    }
+    seed_bytes("target", bytes_make(script, script_len));
+}
+
 /* Commands with what came in their capsules; log pages and lists that came back. */
 static void seed_pdu(const struct transcript_pdu *pdu)
 {
@@ -325,6 +367,27 @@ static void seed_vendor_commands(void)
     nvme_kvv_batch_put(data, sizeof(data), &used, &del);
     nvme_kvv_batch_encode(&batch, (uint32_t)used, 2);
     seed_command(&batch, data, used);
+}
+
+static void seed_select(void)
+{
+    struct bytes keys[] = {bytes_of_str("a key"), bytes_of_str("another")};
+    struct nvme_sel_query q = {.output = NVME_SEL_F_ARROW, .nkeys = 2, .schema = keys[0]};
+    struct nvme_sel_send s = {.sql_len = 8, .key_len = 5, .key = "hello"};
+    struct nvme_sel_receive r = {.len = 4096, .id = 32, .off = 7};
+    struct nvme_sel_get g = {.len = 4096, .id = 256, .off = 7, .flags = NVME_SEL_R_INFO};
+    struct nvme_sqe sqe = {0};
+    uint8_t data[256];
+
+    q.sql = bytes_of_str("select 1");
+    nvme_sel_query_encode(&sqe, data, &q, keys);
+    seed_command(&sqe, data, nvme_sel_query_bytes(&q, keys));
+    nvme_sel_send_encode(&sqe, true, &s);
+    seed_command(&sqe, "select 1", 8);
+    nvme_sel_receive_encode(&sqe, &r);
+    seed_command(&sqe, NULL, 0);
+    nvme_sel_get_encode(&sqe, &g);
+    seed_command(&sqe, NULL, 0);
 }
 
 static void seed_kv(void)
@@ -475,10 +538,12 @@ int main(int argc, char **argv)
     for (int i = 2; i < argc; i++)
         seed_transcript(argv[i]);
     seed_vendor_commands();
+    seed_select();
     seed_kv();
     seed_texts();
     seed_kv_scripts();
     seed_vendor_scripts();
+    seed_select_scripts();
     seed_edits();
     seed_blobkv();
     seed_index();

@@ -67,6 +67,7 @@ struct world {
     unsigned current;
     uint16_t cntlid;
     uint32_t handle; /* the last that came */
+    uint32_t result; /* of a query, likewise */
     uint8_t out[NVME_TCP_PUT_MAX + DATA_MAX + 8];
     struct nvmf_target *tgt;
     struct blk_dev *blk;
@@ -93,6 +94,7 @@ static void got_result(uint32_t dw0, uint16_t status)
     if (status != NVME_SC_SUCCESS || dw0 == 0)
         return;
     w.cntlid = (uint16_t)dw0;
+    w.result = dw0;
     if (dw0 > 0xff) /* the number of a place, and how often it was used */
         w.handle = dw0;
 }
@@ -241,7 +243,7 @@ static void send_ic(struct rt_task *t, struct host *h, uint8_t dgst, uint8_t hpd
 }
 
 /* A capsule with or without data. how: bit 0 the data is in it, bit 1 the SGL is as it was given,
- * bit 2 CDW11 is the last handle that came. */
+ * bit 2 CDW11 is the last handle that came, bit 3 CDW13 the last result. */
 static void send_command(struct rt_task *t, struct host *h, struct nvme_sqe *sqe, uint8_t how,
                          const void *data, uint32_t len)
 {
@@ -250,6 +252,8 @@ static void send_command(struct rt_task *t, struct host *h, struct nvme_sqe *sqe
 
     if (how & 4)
         sqe->cdw11 = le32_make(w.handle);
+    if (how & 8)
+        sqe->cdw13 = le32_make(w.result);
     if ((how & 2) == 0 && in_capsule > 0)
         nvme_tcp_sgl_in_capsule(sqe, in_capsule);
     else if ((how & 2) == 0)
@@ -465,9 +469,28 @@ static int host_task(struct rt_task *t, void *arg)
 
 /* --- the target ------------------------------------------------------------------------------- */
 
-static void add_namespace(struct rt_task *t, struct blk_dev *blk, struct kv_dev *kv)
+/* Queries: as their first byte says they fail, take all their time, or answer so many KiB. */
+static int run_query(struct rt_task *t, void *arg, struct kv_chan *chan, const struct kv_select *q,
+                     struct kv_select_result *res, struct err *why)
 {
-    struct nvmf_ns_config ns = {.blk = blk, .kv = kv};
+    static const uint8_t kib[1024];
+    int rc = 0;
+
+    must(q->sql.len > 0);
+    must(q->who.len > 0);
+    must(q->nkeys == 0 || q->keys[0].len > 0);
+    if (q->sql.ptr[0] == 'f')
+        return err_set(why, -EINVAL, "it was to fail");
+    if (q->sql.ptr[0] == 's')
+        return rt_sleep(t, q->timeout_ns) < 0 ? -ECANCELED : -ETIMEDOUT;
+    for (unsigned i = 0; i < q->sql.ptr[0] && rc == 0; i++)
+        rc = res->data(t, res->arg, kib, sizeof(kib));
+    return rc;
+}
+
+static void add_namespace(struct rt_task *t, struct blk_dev *blk, struct kv_dev *kv, bool csd)
+{
+    struct nvmf_ns_config ns = {.blk = blk, .kv = kv, .csd = csd};
     uint32_t nsid;
 
     must(nvmf_ns_add(t, w.tgt, NVMF_DEFAULT_NQN, &ns, &nsid, NULL) == 0);
@@ -475,7 +498,7 @@ static void add_namespace(struct rt_task *t, struct blk_dev *blk, struct kv_dev 
 
 static int target_task(struct rt_task *t, void *arg)
 {
-    struct nvmf_config cfg = {.connections_max = 16};
+    struct nvmf_config cfg = {.connections_max = 16, .results.mem_bytes_max = MIB};
     struct nvmf_subsys_config sub = {.nqn = NVMF_DEFAULT_NQN, .allow_any_host = true};
     struct net_addr addr;
 
@@ -484,8 +507,10 @@ static int target_task(struct rt_task *t, void *arg)
     must(kv_open(t, "mem:?size=1M", &w.kv, NULL) == 0);
     must(nvmf_target_new(&cfg, &w.tgt, NULL) == 0);
     must(nvmf_subsys_add(t, w.tgt, &sub, NULL) == 0);
-    add_namespace(t, w.blk, NULL);
-    add_namespace(t, NULL, w.kv);
+    nvmf_set_select(w.tgt, run_query, NULL);
+    add_namespace(t, w.blk, NULL, false);
+    add_namespace(t, NULL, w.kv, false);
+    add_namespace(t, NULL, w.kv, true);
     must(net_addr_parse("0.0.0.0:4420", 0, &addr, NULL) == 0);
     must(nvmf_listen(t, w.tgt, &addr, NULL, NULL) == 0);
     while (!w.stop)

@@ -17,6 +17,7 @@ void daemon_init(struct daemon *d)
     list_init(&d->devs);
     list_init(&d->listeners);
     list_init(&d->namespaces);
+    list_init(&d->queries_started.waiters);
 }
 
 void daemon_fini(struct rt_task *t, struct daemon *d)
@@ -26,6 +27,7 @@ void daemon_fini(struct rt_task *t, struct daemon *d)
     struct daemon_dev *dev;
 
     nvmf_target_close(t, take_ptr(&d->target));
+    daemon_queries_end(t, d);
     while ((l = list_pop_entry(&d->listeners, struct daemon_listener, link)) != NULL)
         free(l);
     while ((ns = list_pop_entry(&d->namespaces, struct daemon_ns, link)) != NULL)

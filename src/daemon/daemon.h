@@ -10,6 +10,7 @@
 #include "front/nvmf/nvmf.h"
 
 #include <jansson.h>
+#include <stdatomic.h>
 
 #define DAEMON_NAME_MAX 256
 
@@ -41,6 +42,13 @@ struct daemon {
     struct list listeners;
     struct list namespaces;
     struct nvmf_target *target; /* made by the first method that needs it */
+    /* Queries. */
+    struct query_config query; /* how the service will be started */
+    _Atomic(struct query_service *) queries; /* NULL: not started; set by reactor 0 */
+    bool queries_starting;
+    struct rt_cond queries_started;
+    uint64_t queries_failed_ns;
+    struct err queries_why;
 };
 
 void daemon_init(struct daemon *d);
@@ -55,6 +63,14 @@ int daemon_blk_add(struct rt_task *t, struct daemon *d, const char *name, const 
                    struct err *why);
 /** The target; made with `cfg` (NULL: defaults) when there is none yet. */
 int daemon_target(struct daemon *d, const struct nvmf_config *cfg, struct err *why);
+
+/** Runs a query by the service, which is started when it is not there: for nvmf_set_select(). */
+int daemon_select(struct rt_task *t, void *arg, struct kv_chan *chan, const struct kv_select *q,
+                  struct kv_select_result *res, struct err *why);
+/** The target, which is there, offers SELECT on its KV and CSD namespaces. */
+void daemon_queries_offer(struct daemon *d);
+/** Nobody asks any more. */
+void daemon_queries_end(struct rt_task *t, struct daemon *d);
 
 /**
  * Carries out {"subsystems": [{"subsystem": S, "config": [{"method": M, "params": {...}}]}]}. What

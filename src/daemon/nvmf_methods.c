@@ -8,11 +8,15 @@
 
 int daemon_target(struct daemon *d, const struct nvmf_config *cfg, struct err *why)
 {
-    static const struct nvmf_config defaults;
+    struct nvmf_config with = {0};
 
     if (d->target != NULL)
         return 0;
-    return nvmf_target_new(cfg != NULL ? cfg : &defaults, &d->target, why);
+    if (cfg != NULL)
+        with = *cfg;
+    if (with.results.dir == NULL)
+        with.results.dir = getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/var/tmp";
+    return nvmf_target_new(&with, &d->target, why);
 }
 
 static int need_tcp(const char *trtype, struct err *why)
@@ -47,6 +51,12 @@ static const struct method_param create_transport_params[] = {
     {"disable_command_passthru", METHOD_BOOL, false, NULL, NULL},
     {"kas", METHOD_U64, false, NULL, NULL},
     {"min_kato", METHOD_U64, false, "shortest keep-alive time-out in ms", NULL},
+    {"select_timeout_ms", METHOD_U64, false,
+     "longest time of a query whose host does not say how long it waits; 25000", NULL},
+    {"select_results_dir", METHOD_STR, false,
+     "directory for large answers until they are fetched; $TMPDIR or /var/tmp", NULL},
+    {"select_results_bytes", METHOD_U64, false,
+     "bytes of answers held for one host at most; 1073741824", NULL},
     {NULL},
 };
 
@@ -59,6 +69,10 @@ static int create_transport(struct rt_task *t, struct daemon *d, const json_t *p
         .in_capsule_bytes =
             (uint32_t)MIN(method_u64(params, "in_capsule_data_size", 0), (uint64_t)UINT32_MAX),
         .kato_min_ms = (uint32_t)MIN(method_u64(params, "min_kato", 0), (uint64_t)UINT32_MAX),
+        .select_timeout_ms =
+            (uint32_t)MIN(method_u64(params, "select_timeout_ms", 0), (uint64_t)UINT32_MAX),
+        .results.dir = method_str(params, "select_results_dir"),
+        .results.owner_bytes_max = method_u64(params, "select_results_bytes", 0),
         .success_flag = method_bool(params, "c2h_success", false),
     };
     int rc = need_tcp(method_str(params, "trtype"), why);
@@ -212,6 +226,8 @@ static int add_namespace(struct rt_task *t, struct daemon *d, const json_t *para
         cfg.nguid = nguid_bytes;
     }
     rc = daemon_target(d, NULL, why);
+    if (rc == 0 && kv)
+        daemon_queries_offer(d);
     if (rc == 0)
         rc = nvmf_ns_add(t, d->target, nqn, &cfg, &cfg.nsid, why);
     if (rc == 0)

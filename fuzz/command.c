@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One command, 64 bytes, and the data that came with it, through every decoder of a target:
- * standard and vendor KV commands, SELECT, NVM, fabrics. What decodes has to lie inside the data and to
- * encode to the same bytes again.
+ * standard and vendor KV commands, SELECT, NVM, fabrics. What decodes has to lie inside the data
+ * and to encode to the same bytes again.
  */
 #include "fuzz/fuzz.h"
 

@@ -49,7 +49,7 @@ static int start_task(struct rt_task *t, void *arg)
     }
     d->queries_failed_ns = rt_now();
     d->queries_why = s->why;
-    log_warn("queries: SELECT does not work here: %s",
+    log_warn("queries: SELECT does not work here: %s; `make deps` brings the engine",
              s->why.text[0] != '\0' ? s->why.text : err_str(rc));
     return -ENOTSUP;
 }

@@ -139,6 +139,15 @@ void daemon_log_stats(struct rt_task *t, struct daemon *d)
                  "errors: %lu header, %lu data; %lu buffers yielded",
                  s.term_reqs, s.kato_expired, s.stalled, s.hdgst_errors, s.ddgst_errors, s.yields);
     }
+    if (d->target != NULL && s.selects > 0) {
+        struct query_results_stats r;
+
+        nvmf_result_stats(d->target, &r);
+        log_info("stats: %lu queries of hosts, %lu failed; %u answers held, %lu bytes (%lu in "
+                 "memory); %lu went to files, %lu made room, %lu nobody fetched",
+                 s.selects, s.selects_failed, r.results, r.bytes, r.mem_bytes, r.spilled, r.evicted,
+                 r.expired);
+    }
     list_for_each (dev, &d->devs, struct daemon_dev, link)
         log_dev(t, dev);
 }

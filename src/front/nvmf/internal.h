@@ -51,6 +51,8 @@ struct nvmf_local {
     struct rt_timer sweep;    /* looks for connections that do not move */
     uint64_t select_log_ns;   /* when the last failed query was logged */
     uint32_t selects_unlogged;
+    unsigned nselects;        /* queries that run */
+    size_t select_bytes;      /* statements, of those in line too */
     struct nvmf_stats stats;
 };
 

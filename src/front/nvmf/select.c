@@ -16,6 +16,8 @@
 
 #define SELECTS 16u                 /* queries of one connection at a time */
 #define SELECT_BYTES_MAX (4u << 20) /* statements of one connection, those in line included */
+#define LOCAL_SELECTS 512u          /* the same of one reactor, whose tasks are others' too */
+#define LOCAL_SELECT_BYTES_MAX (64u << 20)
 #define LOG_EVERY_NS (100 * NS_PER_MS)
 
 static_assert((int)KV_SELECT_AUTO == (int)NVME_SEL_F_AUTO, "formats are the same");
@@ -65,6 +67,7 @@ void nvmf_select_free(struct nvmf_cmd *cmd)
 
     cmd->select = NULL;
     cmd->conn->select_bytes -= (uint32_t)sel->data_len;
+    cmd->conn->local->select_bytes -= sel->data_len;
     query_result_put(sel->result);
     free(sel->keys);
     free(sel);
@@ -200,10 +203,13 @@ static void select_done(struct rt_req *req);
 static bool start(struct nvmf_cmd *cmd)
 {
     rt_req_init(&cmd->task_done, select_done);
+    if (cmd->conn->local->nselects >= LOCAL_SELECTS)
+        return false;
     if (rt_task_start("nvmf-select", select_main, cmd, &cmd->task_done, &cmd->task) < 0)
         return false;
     cmd->state = NVMF_CMD_TASK;
     cmd->conn->nselects++;
+    cmd->conn->local->nselects++;
     return true;
 }
 
@@ -214,6 +220,7 @@ static void select_done(struct rt_req *req)
 
     cmd->task = NULL;
     c->nselects--;
+    c->local->nselects--;
     nvmf_cmd_complete(cmd, (uint16_t)req->rc);
     while (c->nselects < SELECTS && !c->closing &&
            (cmd = list_pop_entry(&c->select_wait, struct nvmf_cmd, link)) != NULL) {
@@ -348,7 +355,8 @@ static bool sel_new(struct nvmf_cmd *cmd, bool extended, uint32_t data_len)
     struct nvmf_conn *c = cmd->conn;
     struct nvmf_select *sel;
 
-    if (c->select_bytes + data_len > SELECT_BYTES_MAX)
+    if (c->select_bytes + data_len > SELECT_BYTES_MAX ||
+        c->local->select_bytes + data_len > LOCAL_SELECT_BYTES_MAX)
         return false;
     sel = malloc(sizeof(*sel) + data_len);
     if (sel == NULL)
@@ -356,6 +364,7 @@ static bool sel_new(struct nvmf_cmd *cmd, bool extended, uint32_t data_len)
     *sel = (struct nvmf_select){.extended = extended, .data_len = data_len};
     sel->until_ns = rt_now() + c->tgt->cfg.select_timeout_ms * NS_PER_MS;
     c->select_bytes += data_len;
+    c->local->select_bytes += data_len;
     cmd->select = sel;
     return true;
 }

@@ -49,7 +49,8 @@ struct nvme_kvv_id {         /* at 3840 of struct nvme_id_ns_kv */
     le32    idle_ms;         /* 32  a handle without commands is closed after so long */
     le32    batch_bytes_max; /* 36  data of one BATCH */
     le32    batch_items_max; /* 40 */
-    uint8_t rsvd44[212];     /* 44 */
+    uint8_t rsvd44[84];      /* 44 */
+    uint8_t select[128];     /* 128  zeroes, or struct nvme_sel_id of nvme_select.h */
 };
 static_assert(sizeof(struct nvme_kvv_id) == 256, "vendor part is 256 bytes");
 

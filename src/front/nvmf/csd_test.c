@@ -3,6 +3,7 @@
 #include "front/nvmf/test_env.h"
 #include "proto/nvme_select.h"
 
+#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
@@ -20,14 +21,20 @@ static void hosts_close(struct hosts *h)
 }
 
 /* A host that knows nothing of command sets: as the dialect's own clients. */
-static int hosts_open(struct rt_task *t, struct env *e, struct hosts *h, unsigned css)
+static int hosts_open_on(struct rt_task *t, struct env *e, struct hosts *h, unsigned css,
+                         struct kv_dev *kv)
 {
-    struct nvmf_ns_config ns = {.nsid = CSD_NSID, .kv = e->kv, .csd = true};
+    struct nvmf_ns_config ns = {.nsid = CSD_NSID, .kv = kv, .csd = true};
     struct err why = {""};
 
     OK(nvmf_ns_add(t, e->tgt, NQN, &ns, NULL, &why));
     OK(cl_admin(t, &h->admin, &e->addr, NQN, 0, css));
     return cl_io(t, &h->io, &h->admin, &e->addr, NQN, 1, 0);
+}
+
+static int hosts_open(struct rt_task *t, struct env *e, struct hosts *h, unsigned css)
+{
+    return hosts_open_on(t, e, h, css, e->kv);
 }
 
 static struct nvme_sqe csd_cmd(uint8_t opc, const char *key, uint32_t cdw10, uint8_t options)
@@ -78,17 +85,14 @@ static int simple(struct rt_task *t, struct cl *io, uint8_t opc, const char *key
     return 0;
 }
 
-static int objects_body(struct rt_task *t, struct env *e)
+static int objects(struct rt_task *t, struct cl *io)
 {
     enum { LEN = 3000001 };
-    CLEANUP(hosts_close) struct hosts h = {0};
     CLEANUP(free_p) uint8_t *data = malloc(LEN);
     struct nvme_sqe sqe;
     struct cl_reply r;
-    struct cl *io = &h.io;
     uint8_t in[16];
 
-    OK(hosts_open(t, e, &h, NVME_CSS_NVM));
     pattern(data, LEN, 7);
     OK(store(t, io, "test_key", data, 100, 0, 0));
     OK(retrieve(t, io, "test_key", 0, 100, data, 100));
@@ -143,7 +147,88 @@ static int objects_body(struct rt_task *t, struct env *e)
     STATUS(r, NVME_SC_SGL_INVALID_LENGTH | DNR);
     return 0;
 }
-TEST_ENV(objects, 1, 8 * MIB)
+
+static int objects_in_mem_body(struct rt_task *t, struct env *e)
+{
+    CLEANUP(hosts_close) struct hosts h = {0};
+
+    OK(hosts_open(t, e, &h, NVME_CSS_NVM));
+    return objects(t, &h.io);
+}
+TEST_ENV(objects_in_mem, 1, 8 * MIB)
+
+/* The dialect is the same whatever stands behind it. */
+static int objects_on(struct rt_task *t, struct env *e, const char *uri)
+{
+    CLEANUP(hosts_close) struct hosts h = {0};
+    struct err why = {""};
+    struct kv_dev *kv;
+    int rc = kv_open(t, uri, &kv, &why);
+
+    if (rc < 0)
+        fprintf(stderr, "%s: %s\n", uri, why.text);
+    CHECK(rc == 0);
+    rc = hosts_open_on(t, e, &h, NVME_CSS_NVM, kv);
+    kv_close(t, kv);
+    return rc < 0 ? rc : objects(t, &h.io);
+}
+
+static char last_dir[64];
+
+static char *temp_dir(void)
+{
+    snprintf(last_dir, sizeof(last_dir), "/tmp/kvasir-csd-XXXXXX");
+    return mkdtemp(last_dir);
+}
+
+static int forget(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    (void)st;
+    (void)flag;
+    (void)ftw;
+    return remove(path);
+}
+
+static int objects_in_files_body(struct rt_task *t, struct env *e)
+{
+    char uri[100];
+    char *dir = temp_dir();
+
+    CHECK(dir != NULL);
+    snprintf(uri, sizeof(uri), "dir:%s/objects", dir);
+    return objects_on(t, e, uri);
+}
+
+static int objects_in_engine_body(struct rt_task *t, struct env *e)
+{
+    char uri[100];
+    char *dir = temp_dir();
+
+    CHECK(dir != NULL);
+    snprintf(uri, sizeof(uri), "blob:%s/store?size=64M", dir);
+    return objects_on(t, e, uri);
+}
+
+static void objects_in(int (*body)(struct rt_task *t, struct env *e))
+{
+    struct env e = {.body = body};
+
+    run_env(&e, 1, 8 * MIB);
+    /* After the target and the device have closed. */
+    nftw(last_dir, forget, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static void objects_in_files(void **state)
+{
+    (void)state;
+    objects_in(objects_in_files_body);
+}
+
+static void objects_in_engine(void **state)
+{
+    (void)state;
+    objects_in(objects_in_engine_body);
+}
 
 /* --- List ------------------------------------------------------------------------------------- */
 
@@ -341,8 +426,10 @@ TEST_ENV(two_views, 2, 8 * MIB)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(objects),   cmocka_unit_test(list),      cmocka_unit_test(nvm_host),
-        cmocka_unit_test(iocs_host), cmocka_unit_test(two_views),
+        cmocka_unit_test(objects_in_mem),    cmocka_unit_test(objects_in_files),
+        cmocka_unit_test(objects_in_engine), cmocka_unit_test(list),
+        cmocka_unit_test(nvm_host),          cmocka_unit_test(iocs_host),
+        cmocka_unit_test(two_views),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

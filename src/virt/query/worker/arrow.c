@@ -592,6 +592,9 @@ void arrow_writer_free(struct arrow_writer *w)
     flat_free(&w->flat);
     free(w->parts);
     free(w->nodes);
+    /* Ready for another stream. */
     w->parts = NULL;
     w->nodes = NULL;
+    w->parts_size = w->nodes_size = 0;
+    w->nparts = w->nnodes = 0;
 }

@@ -381,6 +381,23 @@ static void test_formats(void **state)
     free(bytes);
 }
 
+static void test_arrow(void **state)
+{
+    struct query q = {.sql = "select * from t",
+                      .input = "auto",
+                      .output = "arrow",
+                      .objects = {text(people)},
+                      .nobjects = 1};
+
+    run(&q);
+    assert_string_equal(q.text, "");
+    assert_int_equal(q.status, 0);
+    assert_int_equal(rows(&q), 3);
+    assert_true(q.answer_len > 100);
+    assert_memory_equal(q.answer, "\xff\xff\xff\xff", 4); /* a message begins */
+    end(&q);
+}
+
 static void test_schema_comes_back(void **state)
 {
     struct query first = {.sql = "select name from t where id = 3",
@@ -531,17 +548,12 @@ static void test_daemon_hangs_up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_csv),
-        cmocka_unit_test(test_several_objects),
-        cmocka_unit_test(test_large),
-        cmocka_unit_test(test_formats),
-        cmocka_unit_test(test_schema_comes_back),
-        cmocka_unit_test(test_schema_given),
-        cmocka_unit_test(test_bad_objects),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_read_fails),
-        cmocka_unit_test(test_kill),
-        cmocka_unit_test(test_daemon_hangs_up),
+        cmocka_unit_test(test_csv),          cmocka_unit_test(test_several_objects),
+        cmocka_unit_test(test_large),        cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_arrow),        cmocka_unit_test(test_schema_comes_back),
+        cmocka_unit_test(test_schema_given), cmocka_unit_test(test_bad_objects),
+        cmocka_unit_test(test_refused),      cmocka_unit_test(test_read_fails),
+        cmocka_unit_test(test_kill),         cmocka_unit_test(test_daemon_hangs_up),
     };
 
     return cmocka_run_group_tests(tests, start_zygote, stop_zygote);

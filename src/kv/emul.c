@@ -61,14 +61,7 @@ static int run(struct rt_task *t, struct kv_emul *e)
 {
     struct kv_req *sub = &e->sub;
 
-    rt_req_begin(&sub->req);
-    sub->req.cancel = kv_cancel;
-    sub->chan = e->chan;
-    sub->start_ns = rt_now();
-    sub->held = NULL;
-    sub->emul = NULL;
-    sub->origin = NULL;
-    sub->inner = true;
+    kv_begin_step(e->chan, sub);
     kv_carry(e->chan, sub);
     return rt_wait(t, &sub->req);
 }

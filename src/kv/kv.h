@@ -151,15 +151,17 @@ struct kv_req {
     uint64_t start_ns;
     struct kv_held *held;      /* the stream it works on */
     struct kv_emul *emul;      /* the task that carries it out, when it takes more than one hop */
-    struct rt_reactor *origin; /* carried from there to the home reactor; NULL: not carried */
+    struct rt_reactor *origin; /* carried from there to another reactor; NULL: not carried */
+    struct rt_reactor *there;  /* and that is this one */
     struct rt_msg msg;
     struct rt_msg cancel_msg;
     struct list link;  /* in line for an emul */
     int fwd_rc;
     bool inner;        /* a step of another request: not counted */
-    bool at_home;      /* the driver has it; the home reactor's to change */
+    bool at_home;      /* the driver has it; changed where it was carried to only */
     bool returned;     /* the answer is back, but not yet the cancel that was sent after it */
     bool cancel_sent;
+    void *part; /* the driver's own: which part of the device it is for; stays when carried */
     /* The driver's own. */
     union {
         uint64_t align_;
@@ -306,6 +308,9 @@ struct kv_driver {
     /* Those that need it do: the driver hands them over by kv_to_home(). Meant for snapshots: the
      * device has a channel there when the driver offers KV_CAP_SNAPSHOT. */
     bool some_home;
+    /* For drivers whose devices have parts on several reactors: what kv_to_reactor() has carried
+     * arrives here, on that reactor, whether or not the device has a channel there. */
+    void (*arrive)(struct kv_dev *dev, struct kv_req *req);
     /* path: what stands between "scheme:" and "?"; fill in `info`. May wait. */
     int (*open)(struct rt_task *t, struct kv_dev *dev, const char *path,
                 const struct param_values *params, struct kv_info *info, struct err *why);
@@ -323,7 +328,7 @@ struct kv_driver {
     void (*submit)(struct kv_chan *chan, struct kv_req *req);
     void (*cancel)(struct kv_chan *chan, struct kv_req *req); /* may be NULL */
     int (*usage)(struct rt_task *t, struct kv_dev *dev, uint64_t *out_used, uint64_t *out_keys);
-    /* Both may be NULL; on the home reactor, if the driver has one. */
+    /* These may be NULL; on the home reactor, if the driver has one. */
     int (*check)(struct rt_task *t, struct kv_dev *dev, const struct kv_check_opts *opts,
                  struct kv_check_report *out);
     int (*counters)(struct rt_task *t, struct kv_dev *dev,
@@ -343,6 +348,11 @@ struct kv_chan *kv_home_chan(const struct kv_dev *dev);
  * home reactor, with the channel that is there. Its completion finds its way back.
  */
 void kv_to_home(struct kv_req *req);
+/** The same to any reactor but this one, for drivers with `arrive` (and without `cancel`). */
+void kv_to_reactor(struct kv_req *req, struct rt_reactor *to);
+/** In drivers: begins a step of another request, on the same channel. It is not checked and not
+ * counted; the driver carries it out and completes it as any other. */
+void kv_begin_step(struct kv_chan *chan, struct kv_req *step);
 /** Completes a request from the driver (rc 0 or a negative errno), on the reactor it came to. */
 void kv_complete(struct kv_req *req, int rc);
 

@@ -180,10 +180,14 @@ static void fwd_return(struct rt_msg *msg)
 static void fwd_arrive(struct rt_msg *msg)
 {
     struct kv_req *req = container_of(msg, struct kv_req, msg);
-    struct kv_chan *home = req->chan->dev->home_chan;
+    struct kv_dev *dev = req->chan->dev;
+    struct kv_chan *home = dev->home_chan;
 
     req->at_home = true;
-    home->submit(home, req);
+    if (dev->driver->arrive != NULL)
+        dev->driver->arrive(dev, req);
+    else
+        home->submit(home, req);
 }
 
 static void cancel_return(struct rt_msg *msg)
@@ -220,15 +224,42 @@ void kv_complete(struct kv_req *req, int rc)
     rt_send(req->origin, &req->msg);
 }
 
-void kv_to_home(struct kv_req *req)
+static void carry_to(struct kv_req *req, struct rt_reactor *to)
 {
     must(req->origin == NULL);
     req->origin = rt_self();
+    req->there = to;
     req->at_home = false;
     req->returned = false;
     req->cancel_sent = false;
     req->msg.fn = fwd_arrive;
-    rt_send(req->chan->dev->home, &req->msg);
+    rt_send(to, &req->msg);
+}
+
+void kv_to_home(struct kv_req *req)
+{
+    carry_to(req, req->chan->dev->home);
+}
+
+void kv_to_reactor(struct kv_req *req, struct rt_reactor *to)
+{
+    const struct kv_driver *driver = req->chan->dev->driver;
+
+    must(driver->arrive != NULL && driver->cancel == NULL);
+    carry_to(req, to);
+}
+
+void kv_begin_step(struct kv_chan *chan, struct kv_req *step)
+{
+    rt_req_begin(&step->req);
+    step->req.cancel = kv_cancel;
+    step->chan = chan;
+    step->start_ns = rt_now();
+    step->held = NULL;
+    step->emul = NULL;
+    step->origin = NULL;
+    step->inner = true;
+    step->moved = 0;
 }
 
 void kv_carry(struct kv_chan *chan, struct kv_req *req)
@@ -253,7 +284,7 @@ void kv_cancel(struct rt_req *rreq)
     } else if (!req->cancel_sent && !req->returned) {
         req->cancel_sent = true;
         req->cancel_msg.fn = cancel_arrive;
-        rt_send(req->chan->dev->home, &req->cancel_msg);
+        rt_send(req->there, &req->cancel_msg);
     }
 }
 

@@ -473,26 +473,36 @@ static int snapshots(struct rt_task *t, struct kvs *s)
     return snapshots_many(t, s);
 }
 
+#define FULL_REFUSED 40 /* stores in a row: then it is full */
+
 /* Fills the device up, when it says how large it is and that is not much. */
 static int full(struct rt_task *t, struct kvs *s)
 {
     uint64_t size = kv_info(s->dev)->size_bytes, used, after, n;
-    unsigned i = 0;
+    bool stored[1000] = {false};
+    unsigned i = 0, refused = 0;
     char key[32];
-    int rc = 0;
 
     if (size == 0 || size > 256 * MIB || s->faulty)
         return 0;
     CHECK_RC(kv_usage(t, s->dev, &used, &n), 0);
-    for (; rc == 0; i++) {
+    /* A device may have parts, of which one is full before another. */
+    for (; refused < FULL_REFUSED && i < ARRAY_LEN(stored); i++) {
+        int rc;
+
         snprintf(key, sizeof(key), "%u", i);
         rc = kvs_put(t, s, s->chan, kvs_str(key), i + 1, 500000 + i, KV_F_MUST_NOT_EXIST);
+        CHECK(rc == 0 || rc == -ENOSPC);
+        stored[i] = rc == 0;
+        refused = rc == 0 ? 0 : refused + 1;
     }
-    CHECK_RC(rc, -ENOSPC);
+    CHECK(refused == FULL_REFUSED);
     CHECK_RC(kvs_get_is(t, s, s->chan, kvs_str(key), 0, 0), 1);
     CHECK_RC(kvs_put(t, s, s->chan, kvs_str("0"), 99, 600000, 0), -ENOSPC);
     CHECK_RC(kvs_put_stream(t, s, s->chan, kvs_str("0"), 99, 3000000, 70000, 0, false), -ENOSPC);
-    for (unsigned k = 0; k + 1 < i; k++) {
+    for (unsigned k = 0; k < i; k++) {
+        if (!stored[k])
+            continue;
         snprintf(key, sizeof(key), "%u", k);
         CHECK_RC(kvs_get_is(t, s, s->chan, kvs_str(key), k + 1, 500000 + k), 1);
         CHECK_RC(kv_delete(t, s->chan, kvs_str(key)), 0);

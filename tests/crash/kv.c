@@ -13,7 +13,15 @@
 #define EXTRA_ID 8000000u
 #define EXTRA_MAX (96 * KIB)
 
+static char shards_uri[200];
 const char *kv_subject_uri = KV_SUBJECT_URI;
+
+void kv_subject_shards(unsigned n)
+{
+    snprintf(shards_uri, sizeof(shards_uri), "%s&shards=%u", KV_SHARDS_URI, n);
+    kv_subject_uri = shards_uri;
+    snprintf(walk_more, sizeof(walk_more), "--shards %u ", n);
+}
 
 static struct kvm_state seen[KVM_KEYS]; /* by the look before this one */
 

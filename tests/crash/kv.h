@@ -11,6 +11,7 @@
 
 #define KV_SUBJECT_URI "blob:" DISK_PATH "?block_size=512&memory=4M&checkpoint=1M&segment=256K"
 #define KV_DISK_BYTES (16 * MIB)
+#define KV_SHARDS_URI "blob:" DISK_PATH "?block_size=512&memory=16M&checkpoint=1M&segment=256K"
 #define KV_WORKERS 8
 #define KV_VALUE_MAX (512 * KIB)
 
@@ -39,6 +40,8 @@ extern struct kv_present kv_present[KVM_KEYS];
 void kv_work_reset(bool acks_are_durable);
 
 extern const char *kv_subject_uri;
+/** The store has so many shards. */
+void kv_subject_shards(unsigned n);
 
 /** Reads the whole store and compares it with kvm_view(). 0 or -EILSEQ. `at` gets what was seen. */
 int kv_look(struct rt_task *t, struct kv_dev *dev, struct look *l, uint8_t at[KVM_KEYS]);

@@ -36,10 +36,10 @@ struct job {
 static void failed(struct job *j, const char *how, const char *why)
 {
     printf("crash: %s: seed %llu, cut %u of %u, image %u (%s): %s\n"
-           "    replay: crash %s --disk %llu --seed %llu --cut %u --image %u -v\n",
+           "    replay: crash %s %s--disk %llu --seed %llu --cut %u --image %u -v\n",
            j->s->name, (unsigned long long)j->o->seed, j->r->cut, j->log->ticks, j->r->image, how,
-           why, j->s->name, (unsigned long long)(disk.bytes / MIB), (unsigned long long)j->o->seed,
-           j->r->cut, j->r->image);
+           why, j->s->name, walk_more, (unsigned long long)(disk.bytes / MIB),
+           (unsigned long long)j->o->seed, j->r->cut, j->r->image);
     fflush(stdout);
     if (j->r->failures++ == 0)
         j->r->first_found = j->r->images + 1;
@@ -193,6 +193,8 @@ void walk_sessions(struct disk_arena *session)
 }
 
 static uint64_t disk_bytes;
+
+char walk_more[32];
 
 void walk_disk_bytes(uint64_t bytes)
 {

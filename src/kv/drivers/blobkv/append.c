@@ -278,7 +278,7 @@ int bkv_append_run(struct rt_task *t, struct bkv *s, struct bkv_append *a)
 static int append_task(struct rt_task *t, void *arg)
 {
     struct kv_req *kv = arg;
-    struct bkv *s = kv_driver_dev(kv_chan_dev(kv->chan));
+    struct bkv *s = bkv_of(kv);
     struct bkv_append a = {
         .key = kv->key,
         .flags = kv->flags,

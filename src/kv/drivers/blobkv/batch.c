@@ -87,7 +87,7 @@ static struct bkv_op part_of(struct bkv *s, const struct kv_batch_item *item, st
 static uint64_t records_len(const struct bkv *s, const struct batch *b, uint32_t inline_max,
                             bool *out_chunked)
 {
-    uint64_t sum = sizeof(struct bkv_block_head);
+    uint64_t sum = sizeof(struct bkv_block_head) + (s->nshards > 1 ? BKV_TXN_MARK_BYTES : 0);
 
     *out_chunked = false;
     for (uint32_t i = 0; i < b->op.nparts; i++) {
@@ -133,8 +133,8 @@ static int batch_make(struct bkv *s, struct kv_req *kv, struct batch **out)
         return -ENOMEM;
     while (mask + 1 < 2 * (uint64_t)kv->nbatch)
         mask = 2 * mask + 1;
-    b->part = calloc(kv->nbatch, sizeof(*b->part));
-    b->iov = calloc(kv->nbatch, sizeof(*b->iov));
+    b->part = calloc(MAX(kv->nbatch, 1u), sizeof(*b->part));
+    b->iov = calloc(MAX(kv->nbatch, 1u), sizeof(*b->iov));
     b->slot = calloc((size_t)mask + 1, sizeof(*b->slot));
     if (b->part == NULL || b->iov == NULL || b->slot == NULL)
         return -ENOMEM;
@@ -182,7 +182,7 @@ static int batch_task(struct rt_task *t, void *arg)
 {
     struct batch *b = arg;
     struct kv_req *kv = b->kv;
-    struct bkv *s = kv_driver_dev(kv_chan_dev(kv->chan));
+    struct bkv *s = bkv_of(kv);
     struct bkv_op flush = {0};
     int rc;
 
@@ -205,11 +205,16 @@ static int batch_task(struct rt_task *t, void *arg)
     return 0;
 }
 
-void bkv_batch_submit(struct bkv *s, struct kv_req *kv)
+/* `part`: of a batch over shards; or NULL. */
+static void submit(struct bkv *s, struct kv_req *kv, struct bkv_txn_part *part)
 {
     struct batch *b = NULL;
     int rc = batch_make(s, kv, &b);
 
+    if (rc == 0 && part != NULL) {
+        b->op.type = BKV_TXN;
+        b->op.txn = part;
+    }
     if (rc == 0 && b->out != NULL) {
         rc = bkv_task(s, "blobkv batch", batch_task, b);
         if (rc < 0)
@@ -219,4 +224,17 @@ void bkv_batch_submit(struct bkv *s, struct kv_req *kv)
     }
     if (rc < 0)
         kv_complete(kv, rc);
+}
+
+void bkv_batch_submit(struct bkv *s, struct kv_req *kv)
+{
+    submit(s, kv, NULL);
+}
+
+void bkv_batch_part(struct bkv *s, struct kv_req *kv, struct bkv_txn_part *part)
+{
+    if (UNLIKELY(s->poison != 0))
+        kv_complete(kv, -EIO);
+    else
+        submit(s, kv, part);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The engine's inside: one struct bkv is one open store, and lives on its home reactor, where
- * everything here is called. No locks: what does not wait is atomic.
+ * The engine's inside: one struct bkv is one shard of an open store, and lives on its reactor,
+ * where everything here is called. No locks: what does not wait is atomic.
  *
  *   driver.c      the KV driver: opens, dispatches requests       stats.c    what it has done
  *   store.c       finds or makes the blob, super slots, close     super.c    one super slot
@@ -11,6 +11,7 @@
  *   list.c        keys in order                                  snap.c     as of a checkpoint
  *   checkpoint.c  memtable into leaves, then the super slot       recover.c  back from all that
  *   gc.c          moves what lives out of segments that are mostly dead
+ *   shards.c      a device is one of these or several: shards.h
  */
 #ifndef KVASIR_KV_BLOBKV_BLOBKV_H
 #define KVASIR_KV_BLOBKV_BLOBKV_H
@@ -26,9 +27,12 @@
 #include "kv/drivers/blobkv/stats.h"
 #include "kv/drivers/blobkv/super.h"
 #include "kv/drivers/blobkv/tree.h"
+#include "kv/drivers/blobkv/txn.h"
 
 #include "blob/lvol/lvol.h"
 #include "rt/buf.h"
+
+#include <stdatomic.h>
 
 /* --- segments (space.c) ----------------------------------------------------------------------- */
 
@@ -96,6 +100,8 @@ struct bkv_op {
     /* A batch: all of these ops or none; this one is none itself, its key is not looked at. */
     struct bkv_op *part;
     unsigned nparts;
+    /* type BKV_TXN: this shard's part of a batch over shards (txn.h); nparts may be 0. */
+    struct bkv_txn_part *txn;
     /* Called once, from the loop or a task of the engine, never inside submit. Must not wait. */
     void (*done)(struct bkv_op *op, int rc);
     void *arg; /* the maker's */
@@ -138,9 +144,13 @@ enum bkv_need { BKV_NEED_INDEX, BKV_NEED_MOVE, BKV_NEED_DELETE, BKV_NEED_DATA };
 
 #define BKV_READY_MAX 64
 
+#define BKV_SHARD_MEMORY_MIN (4 * MIB)
+
 struct bkv_opts {
     char store[LVOL_NAME_MAX - 2];
     bool sync, read_only;
+    bool memory_given;
+    unsigned nshards; /* 0: as the store has it; a new one: by its size */
     uint64_t memory_bytes, table_bytes, checkpoint_bytes;
     uint64_t segment_bytes; /* 0: by the size of the device */
     uint64_t snapshot_pin_bytes;  /* 0: a quarter of the store */
@@ -159,8 +169,17 @@ struct bkv_checkpoint_state;
 
 struct bkv {
     struct bkv_opts opts;
-    char name[LVOL_NAME_MAX + 1]; /* of the blob, and in messages */
-    char path[512];               /* of the device, as the URI has it */
+    char name[LVOL_NAME_MAX + 16]; /* of the blob, and in messages */
+    struct bkv_shards *set;       /* shards.h */
+    struct rt_reactor *reactor;
+    unsigned shard, nshards;      /* which one of how many */
+    bool making;                  /* the store is being made: whatever this shard was before */
+    uint8_t set_uuid[16];         /* shard 0's, for the others */
+    struct bkv_txn_state txn;     /* txn.h */
+    struct rt_msg share_msg;      /* look again whether there is room: shard_space.c */
+    atomic_bool share_sent;       /* it is on its way */
+    atomic_bool share_given;      /* since another one has given segments back */
+    bool share_asked;             /* for that, since there was room last */
     struct lvs lvs;
     struct blob *blob;
     struct blob_chan *chan;
@@ -228,6 +247,7 @@ struct bkv {
     /* Tasks of ours. */
     bool closing;           /* nothing new comes */
     bool stopped;           /* and the last checkpoint is made */
+    bool freed;             /* nothing of it is left but this struct */
     unsigned ntasks;
     struct rt_cond task_ended;
     struct rt_cond checkpoint_wanted, checkpoint_done, collector_wanted;
@@ -247,6 +267,12 @@ struct bkv {
 
     struct bkv_stats stats;
 };
+
+/** The shard a request is for. */
+static inline struct bkv *bkv_of(const struct kv_req *kv)
+{
+    return kv->part;
+}
 
 /** The segment an address is in. */
 static inline uint32_t bkv_seg_of(const struct bkv *s, uint64_t addr)
@@ -336,6 +362,18 @@ void bkv_seg_seal(struct bkv *s, enum bkv_stream stream);
 int bkv_space_room(struct bkv *s, enum bkv_need need);
 /** Segments that could be opened at once or after allocation; those held are not. */
 uint32_t bkv_space_avail(const struct bkv *s);
+/* shard_space.c: what shards have in common. */
+/** Lets the others know how much of the free clusters this one may need for more than data. */
+void bkv_share_tell(struct bkv *s);
+/** Segments that may still be given clusters; with one shard all that have none. */
+uint32_t bkv_share_of(const struct bkv *s);
+/** There is little left: what is free shall be free to all. */
+bool bkv_share_is_short(const struct bkv *s);
+/** There is no room: what the others have and do not need shall be given back. Once, until there is
+ * room again. */
+void bkv_share_ask(struct bkv *s);
+/** Segments have been given back: the others may use them. */
+void bkv_share_given(struct bkv *s);
 /** Segments the next checkpoint may need. */
 uint32_t bkv_space_index_reserve(const struct bkv *s);
 /** How many segments a need has to leave. */
@@ -429,6 +467,17 @@ bool bkv_checkpoint_due(const struct bkv *s);
 void bkv_checkpoint_wake(struct bkv *s);
 int bkv_checkpoint(struct rt_task *t, struct bkv *s, struct bkv_hold *hold,
                    struct bkv_tree **out_tree);
+/* Stops the shard at the instant of a checkpoint until all shards have come to theirs. */
+struct bkv_stop {
+    void (*stopped)(struct bkv_stop *stop); /* called once the shard changes nothing any more */
+    bool go;
+};
+/** The same, with `stop`: a checkpoint is made even when nothing has changed. It may end, in
+ * failure, without having stopped. */
+int bkv_checkpoint_at(struct rt_task *t, struct bkv *s, struct bkv_hold *hold,
+                      struct bkv_tree **out_tree, struct bkv_stop *stop);
+/** Goes on from the stop. */
+void bkv_stop_end(struct bkv *s, struct bkv_stop *stop);
 
 /**
  * Frees segments that the collector has emptied without merging anything: the tree still has places
@@ -449,7 +498,7 @@ int bkv_super_write(struct rt_task *t, struct bkv *s, struct bkv_super *super);
 
 /* --- store.c, recover.c ----------------------------------------------------------------------- */
 
-/** Finds or makes the store on a block device, brings it back, starts its tasks. With text. */
+/** Finds or makes the shard on a block device, brings it back, starts its tasks. With text. */
 int bkv_open(struct rt_task *t, struct bkv *s, const char *blk_uri, struct err *why);
 /** Nothing is in flight. */
 void bkv_close(struct rt_task *t, struct bkv *s);

@@ -25,6 +25,7 @@ struct waiter {
     struct list link;
     struct bkv_hold *hold;
     struct bkv_tree **out_tree;
+    struct bkv_stop *stop;
 };
 
 /* One that is under way, or failed and will be tried again. */
@@ -94,6 +95,26 @@ static void freeze_now(struct bkv *s, struct bkv_checkpoint_state *ck)
     }
 }
 
+/* Who makes a snapshot over shards stops each here, so that all have the same instant. */
+static void stop(struct rt_task *t, struct bkv *s)
+{
+    struct waiter *w;
+
+    list_for_each (w, &s->checkpoint_waiting, struct waiter, link) {
+        if (w->stop == NULL || w->stop->go)
+            continue;
+        w->stop->stopped(w->stop);
+        while (!w->stop->go)
+            (void)rt_cond_wait(t, &s->idle);
+    }
+}
+
+void bkv_stop_end(struct bkv *s, struct bkv_stop *stop)
+{
+    stop->go = true;
+    rt_cond_wake_all(&s->idle);
+}
+
 /* Waits until nobody is inside a commit or a move. */
 static int freeze(struct rt_task *t, struct bkv *s, struct bkv_checkpoint_state *ck)
 {
@@ -104,6 +125,7 @@ static int freeze(struct rt_task *t, struct bkv *s, struct bkv_checkpoint_state 
     s->freezing = true;
     while (s->hot_busy || s->cold_busy)
         (void)rt_cond_wait(t, &s->idle);
+    stop(t, s);
     freeze_now(s, ck);
     s->freezing = false;
     rt_cond_wake_all(&s->idle);
@@ -521,6 +543,7 @@ static int write_super(struct rt_task *t, struct bkv_checkpoint_state *ck,
     super->pos[BKV_COLD] = position_of(&ck->pos[BKV_COLD]);
     super->pos[BKV_LARGE] = position_of(&ck->pos[BKV_LARGE]);
     super->pos[BKV_INDEX] = position_of(&s->pos[BKV_INDEX]);
+    memcpy(super->shards.txn, s->txn.last, sizeof(super->shards.txn));
     return bkv_super_write(t, s, super);
 }
 
@@ -777,9 +800,15 @@ int bkv_checkpointer(struct rt_task *t, void *store)
 int bkv_checkpoint(struct rt_task *t, struct bkv *s, struct bkv_hold *hold,
                    struct bkv_tree **out_tree)
 {
-    struct waiter w = {.hold = hold, .out_tree = out_tree};
+    return bkv_checkpoint_at(t, s, hold, out_tree, NULL);
+}
 
-    if (!s->dirty && s->frozen == NULL) {
+int bkv_checkpoint_at(struct rt_task *t, struct bkv *s, struct bkv_hold *hold,
+                      struct bkv_tree **out_tree, struct bkv_stop *stop)
+{
+    struct waiter w = {.hold = hold, .out_tree = out_tree, .stop = stop};
+
+    if (!s->dirty && s->frozen == NULL && stop == NULL) {
         if (hold != NULL) {
             bkv_hold(s, hold);
             *out_tree = bkv_tree_ref(s->tree);

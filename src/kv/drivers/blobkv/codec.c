@@ -548,7 +548,7 @@ static int codec_make(struct rt_task *t, const struct bkv_codec_opts *opts, stru
     struct bkv_codec *c;
     int rc = 0;
 
-    if ((incompat & ~BKV_INCOMPAT_LISTS) == 0) {
+    if ((incompat & (BKV_INCOMPAT_ZSTD | BKV_INCOMPAT_LZ4 | BKV_INCOMPAT_SEALED)) == 0) {
         *out_codec = NULL;
         return 0;
     }

@@ -29,10 +29,17 @@ struct bkv_block {
     uint32_t mask;
     struct list ops;     /* what is in it, batches as one */
     struct list flushes; /* ops that want nothing but the flush */
+    struct bkv_op *txn;  /* a part of a batch over shards is a block of its own: this one */
     uint32_t used_max;   /* bytes at most */
     uint32_t room;
     bool progress; /* something of the queue has been dealt with */
 };
+
+/* What a block has besides the records of its operations. */
+static uint32_t base_bytes(const struct bkv *s)
+{
+    return (uint32_t)sizeof(struct bkv_block_head) + (s->nshards > 1 ? BKV_TXN_MARK_BYTES : 0);
+}
 
 int bkv_block_new(struct bkv *s)
 {
@@ -46,6 +53,7 @@ int bkv_block_new(struct bkv *s)
     b->buf_bytes = BLOCK_BYTES + BKV_PAGE_BYTES;
     b->recs_max = BLOCK_OPS;
     b->mask = 2 * BLOCK_OPS - 1;
+    b->used_max = base_bytes(s);
     b->buf = aligned_alloc(4096, b->buf_bytes);
     b->rec = malloc(b->recs_max * sizeof(struct bkv_op *));
     b->slot = calloc(b->mask + 1, sizeof(*b->slot));
@@ -130,7 +138,7 @@ static void block_add_record(struct bkv_block *b, struct bkv_op *op)
     b->slot[at] = b->nrecs;
 }
 
-static void block_empty(struct bkv_block *b)
+static void block_empty(struct bkv *s, struct bkv_block *b)
 {
     /* Entries that share a chain are found one by one: clear by walking the chain of each. */
     for (uint32_t i = 0; i < b->nrecs; i++) {
@@ -140,7 +148,8 @@ static void block_empty(struct bkv_block *b)
             b->slot[at] = 0;
     }
     b->nrecs = 0;
-    b->used_max = sizeof(struct bkv_block_head);
+    b->txn = NULL;
+    b->used_max = base_bytes(s);
 }
 
 /* --- conditions ------------------------------------------------------------------------------- */
@@ -227,7 +236,7 @@ static uint32_t record_max(const struct bkv *s, const struct bkv_op *op)
 
 static struct bkv_op *parts_of(struct bkv_op *op, unsigned *out_n)
 {
-    *out_n = op->nparts > 0 ? op->nparts : 1;
+    *out_n = op->nparts > 0 ? op->nparts : op->type != BKV_TXN;
     return op->nparts > 0 ? op->part : op;
 }
 
@@ -276,7 +285,7 @@ static bool reserve_keys(struct bkv *s, struct bkv_op *op)
     return true;
 }
 
-enum admit { ADMIT, ADMIT_SKIP, ADMIT_STOP_ROOM, ADMIT_STOP_MEMORY };
+enum admit { ADMIT, ADMIT_SKIP, ADMIT_STOP_ALONE, ADMIT_STOP_ROOM, ADMIT_STOP_MEMORY };
 
 static void set_room(struct bkv *s, struct bkv_block *b)
 {
@@ -291,7 +300,7 @@ static void set_room(struct bkv *s, struct bkv_block *b)
 static int make_fit(struct bkv *s, struct bkv_block *b, const struct bkv_op *op)
 {
     uint32_t recs = MAX(op->nparts, 1u);
-    uint64_t bytes = (uint64_t)op->record_max + sizeof(struct bkv_block_head);
+    uint64_t bytes = (uint64_t)op->record_max + base_bytes(s);
     int rc;
 
     if (LIKELY(bytes + s->sector_bytes <= b->buf_bytes && recs <= b->recs_max))
@@ -338,6 +347,8 @@ static enum admit admit(struct bkv *s, struct bkv_block *b, struct bkv_op *op, b
 
     if (admit_flush(b, op))
         return ADMIT;
+    if (b->txn != NULL || (op->type == BKV_TXN && b->nrecs > 0))
+        return ADMIT_STOP_ALONE;
     if ((deletes_only && !gives_space(op)) || key_busy(b, op))
         return ADMIT_SKIP;
     rc = judge(s, op);
@@ -362,6 +373,8 @@ static enum admit admit(struct bkv *s, struct bkv_block *b, struct bkv_op *op, b
     list_add_tail(&b->ops, &op->link);
     b->used_max += op->record_max;
     b->progress = true;
+    if (op->type == BKV_TXN)
+        b->txn = op;
     for (unsigned i = 0; i < n; i++)
         block_add_record(b, op->nparts > 0 ? &op->part[i] : op);
     return ADMIT;
@@ -375,7 +388,7 @@ static enum admit collect(struct bkv *s, struct bkv_block *b, bool deletes_only)
     list_for_each (op, &s->queue, struct bkv_op, link) {
         enum admit rc = admit(s, b, op, deletes_only);
 
-        if (rc == ADMIT_STOP_ROOM || rc == ADMIT_STOP_MEMORY)
+        if (rc >= ADMIT_STOP_ALONE)
             return rc;
     }
     return ADMIT;
@@ -392,8 +405,12 @@ static uint32_t encode(struct bkv *s, struct bkv_block *b, uint64_t addr, uint32
         .number = s->pos[BKV_HOT].number,
         .durable = s->pos[BKV_HOT].durable,
     };
-    uint32_t at = sizeof(struct bkv_block_head);
+    uint32_t at = sizeof(struct bkv_block_head), mark;
 
+    mark = bkv_txn_mark(s, b->txn != NULL ? b->txn->txn : NULL, addr + at, gen, out + at,
+                        b->room - at);
+    at += mark;
+    info.nrecords += mark > 0;
     for (uint32_t i = 0; i < b->nrecs; i++) {
         struct bkv_op *op = b->rec[i];
         struct bkv_record_in in = {
@@ -442,6 +459,7 @@ static int write_block(struct rt_task *t, struct bkv *s, struct bkv_block *b,
     rc = bkv_write(t, s, b->buf, base + pos->offset - head, head + whole);
     if (rc < 0)
         return rc;
+    bkv_txn_marked(s);
     pos->offset += whole;
     pos->number++;
     s->stats.log_bytes += head + whole;
@@ -467,14 +485,14 @@ static void apply(struct bkv *s, struct bkv_block *b)
     }
 }
 
-/* Completes everything that was in the block. */
-static void finish(struct bkv *s, struct bkv_block *b, int rc)
+/* Completes everything that was in the block; `flushed`: what the flush came to. */
+static void finish(struct bkv *s, struct bkv_block *b, int rc, int flushed)
 {
     struct bkv_op *op;
 
     for (uint32_t i = 0; rc < 0 && i < b->nrecs; i++)
         bkv_memtab_unreserve(s->active, (uint32_t)b->rec[i]->key.len);
-    block_empty(b);
+    block_empty(s, b);
     while ((op = list_pop_entry(&b->ops, struct bkv_op, link)) != NULL) {
         if (op->nparts > 0)
             op->place = op->part[op->nparts - 1].place;
@@ -482,7 +500,7 @@ static void finish(struct bkv *s, struct bkv_block *b, int rc)
         op->done(op, rc);
     }
     while ((op = list_pop_entry(&b->flushes, struct bkv_op, link)) != NULL)
-        op->done(op, rc);
+        op->done(op, flushed);
 }
 
 /* All that waits is answered so: nothing can be changed any more, or no room is to be had. */
@@ -569,7 +587,7 @@ static int fill_block(struct rt_task *t, struct bkv *s, struct bkv_block *b,
     collect_flushes(s, b);
     set_room(s, b);
     stop = collect(s, b, deletes_only);
-    if (stop == ADMIT_STOP_ROOM && b->nrecs == 0) {
+    if (stop == ADMIT_STOP_ROOM && b->nrecs == 0 && b->txn == NULL) {
         rc = next_segment(t, s, &deletes_only, opened);
         if (rc == 1)
             s->stats.waits_space++;
@@ -583,26 +601,48 @@ static int fill_block(struct rt_task *t, struct bkv *s, struct bkv_block *b,
     return 0;
 }
 
+/* The block of a batch over shards has been written, or not: what that means for the batch. */
+static int settle_txn(struct rt_task *t, struct bkv *s, struct bkv_op *op, int rc)
+{
+    struct bkv_txn_part *part = op->txn;
+
+    if (part->kind == BKV_TXN_PREPARED)
+        return rc == 0 ? bkv_txn_wait(t, s, op) : rc;
+    part->unknown = rc < 0;
+    if (rc == 0)
+        bkv_txn_committed(s, part);
+    return rc;
+}
+
+static bool wants_flush(const struct bkv *s, const struct bkv_block *b)
+{
+    if (b->txn != NULL)
+        return !(PLANTED("kv-txn-flush") && b->txn->txn->kind == BKV_TXN_PREPARED);
+    return (b->nrecs > 0 && s->opts.sync) || !list_empty(&b->flushes);
+}
+
 /* Makes one block of what waits, and sees it through. */
 static void run_block(struct rt_task *t, struct bkv *s)
 {
     struct bkv_block *b = s->block;
     struct bkv_seg_info opened;
     bool is_new = false;
-    int rc = fill_block(t, s, b, &opened, &is_new);
+    int rc = fill_block(t, s, b, &opened, &is_new), flushed;
 
-    if (rc == 0 && (b->nrecs > 0 || is_new))
+    if (rc == 0 && (b->nrecs > 0 || b->txn != NULL || is_new))
         rc = write_block(t, s, b, is_new ? &opened : NULL);
-    if (rc == 0 && ((b->nrecs > 0 && s->opts.sync) || !list_empty(&b->flushes)) &&
-        !PLANTED("kv-early-ack"))
+    if (rc == 0 && wants_flush(s, b) && !PLANTED("kv-early-ack"))
         rc = bkv_flush(t, s);
+    flushed = rc;
+    if (b->txn != NULL)
+        rc = settle_txn(t, s, b->txn, rc);
     if (rc == 0) {
         apply(s, b);
-        s->stats.commits += b->nrecs > 0;
+        s->stats.commits += b->nrecs > 0 || b->txn != NULL;
     }
     if (s->quiet)
         bkv_collector_wake(s);
-    finish(s, b, rc);
+    finish(s, b, rc, flushed);
 }
 
 /* The memtable is full: nothing can be done before a checkpoint has taken it. */

@@ -3,6 +3,7 @@
 #include "kv/drivers/blobkv/large.h"
 #include "kv/drivers/blobkv/check.h"
 #include "kv/drivers/blobkv/list.h"
+#include "kv/drivers/blobkv/shards.h"
 #include "kv/drivers/blobkv/snap.h"
 
 #include "rt/io.h"
@@ -12,15 +13,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static struct bkv *store_of(struct kv_chan *chan)
+void bkv_shard_here(struct bkv *s, struct kv_req *req)
 {
-    return kv_driver_dev(kv_chan_dev(chan));
-}
-
-static void blob_kv_submit(struct kv_chan *chan, struct kv_req *req)
-{
-    struct bkv *s = store_of(chan);
-
     switch (req->op) {
     case KV_RETRIEVE:
     case KV_STAT:
@@ -49,12 +43,34 @@ static void blob_kv_submit(struct kv_chan *chan, struct kv_req *req)
     case KV_RETRIEVE_OPEN:
     case KV_READ:
     case KV_READ_CLOSE:
-        bkv_stream_submit(store_of(chan), req);
+        bkv_stream_submit(s, req);
+        break;
+    case BKV_OP_PART:
+        bkv_part_here(s, req);
         break;
     default:
         kv_complete(req, -ENOTSUP);
         break;
     }
+}
+
+static void blob_kv_submit(struct kv_chan *chan, struct kv_req *req)
+{
+    struct bkv_shards *set = kv_driver_dev(kv_chan_dev(chan));
+
+    if (set->n > 1)
+        bkv_shards_submit(set, req);
+    else
+        bkv_shard_submit(set->shard[0], req);
+}
+
+static void blob_kv_arrive(struct kv_dev *dev, struct kv_req *req)
+{
+    (void)dev;
+    if (req->part != NULL)
+        bkv_shard_here(req->part, req);
+    else
+        bkv_shards_arrive(req);
 }
 
 /* --- URIs ------------------------------------------------------------------------------------- */
@@ -91,7 +107,7 @@ static int block_uri(struct rt_task *t, const char *path, const struct param_val
 
 /* Whether the file is to be made. In one that is a file of a file system what was never written has
  * no blocks yet, unless somebody has taken care of that. */
-static bool look_at(struct rt_task *t, struct bkv *s, const char *path,
+static bool look_at(struct rt_task *t, struct bkv_shards *s, const char *path,
                     const struct param_values *params)
 {
     struct stat st;
@@ -104,7 +120,7 @@ static bool look_at(struct rt_task *t, struct bkv *s, const char *path,
     return rc == -ENOENT && !s->opts.read_only;
 }
 
-static int take_opts(struct bkv *s, const struct param_values *params, struct err *why)
+static int take_opts(struct bkv_shards *s, const struct param_values *params, struct err *why)
 {
     const char *store = param_str(params, "store");
     struct bkv_opts *o = &s->opts;
@@ -115,6 +131,13 @@ static int take_opts(struct bkv *s, const struct param_values *params, struct er
     o->sync = param_flag(params, "sync");
     o->read_only = param_flag(params, "readonly");
     o->memory_bytes = param_u64(params, "memory");
+    o->memory_given = param_given(params, "memory");
+    o->nshards = 0;
+    if (param_given(params, "shards")) {
+        if (param_u64(params, "shards") < 1 || param_u64(params, "shards") > BKV_SHARDS_MAX)
+            return err_set(why, -EINVAL, "blob: shards= is 1 to %u", BKV_SHARDS_MAX);
+        o->nshards = (unsigned)param_u64(params, "shards");
+    }
     o->table_bytes = param_u64(params, "table");
     o->checkpoint_bytes = param_u64(params, "checkpoint");
     o->segment_bytes = param_given(params, "segment") ? param_u64(params, "segment") : 0;
@@ -137,7 +160,7 @@ static int take_opts(struct bkv *s, const struct param_values *params, struct er
 static int blob_kv_open(struct rt_task *t, struct kv_dev *dev, const char *path,
                         const struct param_values *params, struct kv_info *info, struct err *why)
 {
-    struct bkv *s = kv_driver_dev(dev);
+    struct bkv_shards *set = kv_driver_dev(dev);
     CLEANUP(free_p) char *uri = malloc(URI_MAX);
     uint32_t caps = KV_CAP_RANGE | KV_CAP_VERSION | KV_CAP_APPEND | KV_CAP_BATCH |
                     KV_CAP_ORDERED_LIST | KV_CAP_SNAPSHOT | KV_CAP_UNKNOWN_LEN;
@@ -145,81 +168,53 @@ static int blob_kv_open(struct rt_task *t, struct kv_dev *dev, const char *path,
 
     if (uri == NULL)
         return err_set(why, -ENOMEM, "blob: no memory");
-    rc = take_opts(s, params, why);
+    rc = take_opts(set, params, why);
     if (rc == 0)
-        rc = block_uri(t, path, params, look_at(t, s, path, params), uri, URI_MAX, why);
+        rc = block_uri(t, path, params, look_at(t, set, path, params), uri, URI_MAX, why);
     if (rc < 0)
         return rc;
-    snprintf(s->path, sizeof(s->path), "%s",
+    snprintf(set->path, sizeof(set->path), "%s",
              param_given(params, "bdev") ? param_str(params, "bdev") : path);
-    rc = bkv_open(t, s, uri, why);
+    rc = bkv_shards_open(t, set, uri, why);
     if (rc < 0)
         return rc;
-    if (s->opts.read_only)
+    if (set->opts.read_only)
         caps |= KV_CAP_READ_ONLY;
-    if (!s->opts.sync)
+    if (!set->opts.sync)
         caps |= KV_CAP_VOLATILE_CACHE;
     *info = (struct kv_info){
         .key_max = KV_KEY_MAX,
-        .val_max = bkv_large_val_max(s),
+        .val_max = bkv_large_val_max(set->shard[0]),
         .caps = caps,
-        .size_bytes = (uint64_t)(s->nsegs - 1) * s->segment_bytes,
+        .size_bytes = (uint64_t)(set->shard[0]->nsegs - set->n) * set->shard[0]->segment_bytes,
         .optimal_bytes = 4096,
     };
-    memcpy(info->uuid, s->super.uuid, sizeof(info->uuid));
+    memcpy(info->uuid, set->shard[0]->super.uuid, sizeof(info->uuid));
     return 0;
 }
 
 static int blob_kv_same(struct kv_dev *dev, const char *path, const struct param_values *params,
                         struct err *why)
 {
-    const struct bkv *s = kv_driver_dev(dev);
+    const struct bkv_shards *set = kv_driver_dev(dev);
     const char *on = param_given(params, "bdev") ? param_str(params, "bdev") : path;
 
-    if (strcmp(on, s->path) != 0 || strcmp(param_str(params, "store"), s->opts.store) != 0)
+    if (strcmp(on, set->path) != 0 || strcmp(param_str(params, "store"), set->opts.store) != 0)
         return 0;
-    if (param_flag(params, "readonly") != s->opts.read_only)
+    if (param_flag(params, "readonly") != set->opts.read_only)
         return err_set(why, -EINVAL, "blob: the store is open %s",
-                       s->opts.read_only ? "for reading only" : "for writing");
+                       set->opts.read_only ? "for reading only" : "for writing");
     return 1;
 }
 
 static void blob_kv_close(struct rt_task *t, struct kv_dev *dev)
 {
-    bkv_close(t, kv_driver_dev(dev));
-}
-
-static int blob_kv_usage(struct rt_task *t, struct kv_dev *dev, uint64_t *out_used,
-                         uint64_t *out_keys)
-{
-    struct bkv *s = kv_driver_dev(dev);
-
-    /* How many keys there are is known when the leaves know them. */
-    if (!s->opts.read_only && s->poison == 0)
-        (void)bkv_checkpoint(t, s, NULL, NULL);
-    *out_used = bkv_space_data(s);
-    return bkv_usage_keys(t, s, out_keys);
-}
-
-static int blob_kv_check(struct rt_task *t, struct kv_dev *dev, const struct kv_check_opts *opts,
-                         struct kv_check_report *out)
-{
-    return bkv_check(t, kv_driver_dev(dev), opts, out);
-}
-
-static int blob_kv_counters(struct rt_task *t, struct kv_dev *dev,
-                            void (*each)(void *arg, const char *name, uint64_t value), void *arg)
-{
-    bkv_counters(kv_driver_dev(dev), each, arg);
-    return 0;
+    bkv_shards_close(t, kv_driver_dev(dev));
 }
 
 static void blob_kv_abandon(struct kv_dev *dev)
 {
-    struct bkv *s = kv_driver_dev(dev);
-
-    lvs_abandon(&s->lvs);
-    bkv_free(s);
+    bkv_shards_abandon(kv_driver_dev(dev));
 }
 
 static const struct param blob_kv_params[] = {
@@ -231,6 +226,7 @@ static const struct param blob_kv_params[] = {
     {"memory", PARAM_SIZE, "64M", false, "for what was read and what was written last"},
     {"table", PARAM_SIZE, "1G", false, "at most this for the location table: 8 bytes a key"},
     {"checkpoint", PARAM_SIZE, "256M", false, "bytes of log from one checkpoint to the next"},
+    {"shards", PARAM_U64, NULL, false, "of a new store, 1 to 64; default by its size and reactors"},
     {"segment", PARAM_SIZE, NULL, false, "of a new store; default by the size of the device"},
     {"block_size", PARAM_SIZE, NULL, false, "512 (what the device has, if more) or 4096"},
     {"direct", PARAM_STR, NULL, false, "auto, on or off: past the page cache"},
@@ -248,14 +244,14 @@ const struct kv_driver kv_blob_driver = {
     .name = "blob",
     .help = "the engine: values in a file, a disk or a block device",
     .params = blob_kv_params,
-    .dev_bytes = sizeof(struct bkv),
-    .home = true,
+    .dev_bytes = sizeof(struct bkv_shards),
     .open = blob_kv_open,
     .same = blob_kv_same,
     .close = blob_kv_close,
     .submit = blob_kv_submit,
-    .usage = blob_kv_usage,
-    .check = blob_kv_check,
-    .counters = blob_kv_counters,
+    .arrive = blob_kv_arrive,
+    .usage = bkv_shards_usage,
+    .check = bkv_shards_check,
+    .counters = bkv_shards_counters,
     .abandon = blob_kv_abandon,
 };

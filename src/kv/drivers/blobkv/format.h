@@ -99,6 +99,8 @@ enum bkv_type {
     BKV_VALUE = 1, /* key and value */
     BKV_LARGE_VALUE,     /* key and an array of bkv_extent */
     BKV_DELETE,    /* key */
+    BKV_TXN,       /* first in its block: struct bkv_txn_mark; its key is one zero byte and says
+                      nothing. Never in the index */
 };
 #define BKV_F_ZSTD 1u
 #define BKV_F_LZ4 2u
@@ -118,6 +120,26 @@ struct bkv_record {
     uint8_t data[];  /* 32  key, then what is stored */
 };
 static_assert(sizeof(struct bkv_record) == 32, "record head");
+
+/* --- a batch over shards: what a TXN record holds */
+/*
+ * The shards that have a part of the batch, but for shard 0, append it as a block that is PREPARED.
+ * When all are durable, shard 0 appends one that is COMMITTED, with its own part, if it has one:
+ * that it is durable makes the batch count. A block after a prepared one says what became of that;
+ * when there is none, shard 0 knows: docs/formats/blobkv.md, section 9.
+ */
+#define BKV_TXN_PREPARED 1u  /* the records of this block count if the batch does */
+#define BKV_TXN_COMMITTED 2u /* in shard 0: the batch counts */
+struct bkv_txn_mark {
+    le64 id;           /*  0  of the batch, random; 0: this block is of none */
+    le64 shards;       /*  8  COMMITTED: bit i: shard i has a prepared part */
+    le64 prev_id;      /* 16  the batch whose part the last prepared block before this one is; 0: it
+                              has been told before, or there is none */
+    uint8_t kind;      /* 24  BKV_TXN_*; 0: only tells of prev_id */
+    uint8_t prev_counts; /* 25  1: it does */
+    uint8_t rsvd[6];   /* 26 */
+};
+static_assert(sizeof(struct bkv_txn_mark) == 32, "transaction mark");
 
 /* --- chunk: a piece of a large value */
 /*
@@ -181,7 +203,8 @@ static_assert(sizeof(struct bkv_list_ref) == 32, "list");
 #define BKV_INCOMPAT_LZ4 2u
 #define BKV_INCOMPAT_SEALED 4u /* records, leaves and checkpoints are encrypted */
 #define BKV_INCOMPAT_LISTS 8u  /* values may have lists of extents */
-#define BKV_INCOMPAT_KNOWN 15u
+#define BKV_INCOMPAT_SHARDS 16u /* one of several shards: bkv_super.shards counts */
+#define BKV_INCOMPAT_KNOWN 31u
 
 struct bkv_position {
     le32 segment; /* 0: the stream has none open */
@@ -195,6 +218,19 @@ struct bkv_root_extent {
     le32 len;   /* bytes that count */
     le32 crc;   /* bkv_crc() of them, gen 0 */
 };
+
+#define BKV_SHARDS_MAX 64u
+
+struct bkv_super_shards {
+    uint8_t set[16];     /*  0  shard 0's uuid */
+    le16 nshards;        /* 16  2..64 */
+    le16 shard;          /* 18  which one this is */
+    uint8_t making;      /* 20  in shard 0: the others may be there or not; none holds anything */
+    uint8_t rsvd[11];    /* 21 */
+    le64 txn[BKV_SHARDS_MAX]; /* 32  in shard 0: the last batch that counts of those in which shard
+                                     i has a prepared part; 0: none */
+};
+static_assert(sizeof(struct bkv_super_shards) == 544, "shards");
 
 struct bkv_super {
     uint8_t magic[8];    /*   0 */
@@ -219,12 +255,14 @@ struct bkv_super {
     uint8_t seal[128];   /* 2752  what opening an encrypted store needs (codec.h); else zero */
     uint8_t compress;    /* 2880  of what is written now: enum bkv_compress */
     uint8_t level;       /* 2881  and how hard; 0: the library's own */
-    uint8_t rsvd[1214];  /* 2882 */
+    uint8_t rsvd[670];   /* 2882 */
+    struct bkv_super_shards shards; /* 3552  zero in a store that has but one */
 };
 static_assert(sizeof(struct bkv_super) == BKV_PAGE_BYTES, "super slot");
 static_assert(offsetof(struct bkv_super, pos) == 104, "super slot");
 static_assert(offsetof(struct bkv_super, extent) == 192, "super slot");
 static_assert(offsetof(struct bkv_super, seal) == 2752, "super slot");
+static_assert(offsetof(struct bkv_super, shards) == 3552, "super slot");
 
 /* One segment in the checkpoint's table. */
 struct bkv_seg_entry {

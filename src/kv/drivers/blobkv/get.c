@@ -92,7 +92,7 @@ static int get_large(struct rt_task *t, struct bkv *s, struct kv_req *kv, uint64
 static int large_task(struct rt_task *t, void *arg)
 {
     struct kv_req *kv = arg;
-    struct bkv *s = kv_driver_dev(kv_chan_dev(kv->chan));
+    struct bkv *s = bkv_of(kv);
     struct large_get *w = (void *)kv->driver;
     int rc;
 
@@ -197,7 +197,7 @@ static int get_by_index(struct rt_task *t, struct bkv *s, struct kv_req *kv)
 static int get_task(struct rt_task *t, void *arg)
 {
     struct kv_req *kv = arg;
-    struct bkv *s = kv_driver_dev(kv_chan_dev(kv->chan));
+    struct bkv *s = bkv_of(kv);
     struct bkv_hold hold;
     int rc;
 

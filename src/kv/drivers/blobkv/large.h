@@ -173,6 +173,8 @@ int bkv_large_get(struct rt_task *t, struct bkv *s, struct kv_req *kv,
                   const struct bkv_record_out *rec);
 /** KV_BATCH (batch.c). */
 void bkv_batch_submit(struct bkv *s, struct kv_req *kv);
+/** One that is this shard's part of a batch over shards (txn.h); it may have no items. */
+void bkv_batch_part(struct bkv *s, struct kv_req *kv, struct bkv_txn_part *part);
 /** KV_STORE with KV_F_APPEND (append.c). */
 void bkv_append_submit(struct bkv *s, struct kv_req *kv);
 /** What is appended: bytes, or chunks that were written before. */
@@ -196,6 +198,8 @@ int bkv_large_evacuate(struct rt_task *t, struct bkv *s, uint32_t segment);
 
 /** KV_STORE_OPEN to KV_READ_CLOSE (stream.c). */
 void bkv_stream_submit(struct bkv *s, struct kv_req *kv);
+/** The shard that the stream of a request lives in. Any reactor. */
+struct bkv *bkv_stream_store(const struct kv_req *kv);
 /** An idle stream writes the part of a chunk that it has; false: there is none. */
 bool bkv_stream_squeeze(struct rt_task *t, struct bkv *s);
 void bkv_streams_free(struct bkv *s);

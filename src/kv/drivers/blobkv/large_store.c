@@ -29,7 +29,7 @@ static int store(struct rt_task *t, struct bkv *s, struct kv_req *kv)
 static int store_task(struct rt_task *t, void *arg)
 {
     struct kv_req *kv = arg;
-    struct bkv *s = kv_driver_dev(kv_chan_dev(kv->chan));
+    struct bkv *s = bkv_of(kv);
 
     rt_task_shield(t, true);
     kv_complete(kv, store(t, s, kv));

@@ -4,6 +4,7 @@
  * change; that live bytes are exact; that damage is seen; that segments of chunks can be emptied.
  */
 #include "kv/drivers/blobkv/large.h"
+#include "kv/drivers/blobkv/shards.h"
 #include "kv/drivers/blobkv/test_rng.h"
 
 #include "config.h"
@@ -55,7 +56,7 @@ struct test {
 
 static struct bkv *store_of(const struct test *x)
 {
-    return kv_driver_dev(x->kv);
+    return ((struct bkv_shards *)kv_driver_dev(x->kv))->shard[0];
 }
 
 static struct bytes key_of(unsigned k)

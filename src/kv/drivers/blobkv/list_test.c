@@ -4,6 +4,7 @@
  * swap what they go through, and snapshots that cost too much or are too old.
  */
 #include "kv/drivers/blobkv/list.h"
+#include "kv/drivers/blobkv/shards.h"
 #include "kv/drivers/blobkv/snap.h"
 #include "kv/drivers/blobkv/test_rng.h"
 
@@ -184,7 +185,7 @@ static int lists_while_changing(struct rt_task *t, void *arg)
 
     CHECK(store_open(t, "blob:?bdev=mem:%3Fsize=256M&memory=4M&checkpoint=1M&sync=no", &dev,
                      &w->chan) == 0);
-    s = kv_driver_dev(dev);
+    s = ((struct bkv_shards *)kv_driver_dev(dev))->shard[0];
     for (unsigned i = 0; i < KEYS_MAX; i += 2) {
         CHECK(kv_store(t, w->chan, key_of(name, "k", i), bytes_of_str("x"), 0) == 0);
         w->there[i] = true;
@@ -272,7 +273,7 @@ static int snapshots_have_a_price(struct rt_task *t, void *arg)
                      "blob:?bdev=mem:%3Fsize=160M&memory=4M&checkpoint=4M&segment=1M&sync=no&"
                      "snapshot_pin=24M",
                      &dev, &chan) == 0);
-    s = kv_driver_dev(dev);
+    s = ((struct bkv_shards *)kv_driver_dev(dev))->shard[0];
     CHECK(put_all(t, chan, tag) == 0);
     CHECK(snap_op(t, chan, KV_SNAP_OPEN, &first) == 0);
     CHECK(put_all(t, chan, ++tag) == 0);
@@ -316,7 +317,7 @@ static int snapshots_have_an_age(struct rt_task *t, void *arg)
 
     CHECK(store_open(t, "blob:?bdev=mem:%3Fsize=64M&memory=4M&snapshot_max_age=1us", &dev, &chan) ==
           0);
-    s = kv_driver_dev(dev);
+    s = ((struct bkv_shards *)kv_driver_dev(dev))->shard[0];
     CHECK(snap_op(t, chan, KV_SNAP_OPEN, &snap) == 0);
     CHECK(put_all(t, chan, 1) == 0);
     CHECK(snap_tag(t, chan, snap, 7) == -ESTALE);

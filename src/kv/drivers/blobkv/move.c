@@ -307,7 +307,7 @@ static int collect(struct rt_task *t, struct bkv_mover *m, const uint8_t *buf,
     uint64_t hash;
     int rc;
 
-    if (rec->type == BKV_DELETE)
+    if (rec->type == BKV_DELETE || rec->type == BKV_TXN)
         return 0;
     if (rec->type == BKV_LARGE_VALUE)
         s->seg[bkv_seg_of(s, addr)].has_large = true;

@@ -141,7 +141,7 @@ static bool head_is_plausible(const struct bkv_record *head)
     uint32_t key_len = le16_get(head->key_len);
 
     return key_len >= 1 && key_len <= BKV_KEY_MAX && le32_get(head->stored_len) <= STORED_MAX &&
-           head->type >= BKV_VALUE && head->type <= BKV_DELETE && (head->flags & ~BKV_F_KNOWN) == 0;
+           head->type >= BKV_VALUE && head->type <= BKV_TXN && (head->flags & ~BKV_F_KNOWN) == 0;
 }
 
 /* What must hold of a head that we have written: only a bug or a forger gets past the checksum. */
@@ -163,6 +163,8 @@ static bool head_is_consistent(const struct bkv_record *head)
         return le64_get(head->value_len) == stored;
     case BKV_DELETE:
         return stored == 0;
+    case BKV_TXN:
+        return stored == sizeof(struct bkv_txn_mark);
     default:
         return true;
     }
@@ -292,7 +294,7 @@ static bool may_be_of_key(const uint8_t *at, size_t len, struct bytes key, uint6
 
     if (le32_get(head->key_hash) != (uint32_t)hash || le16_get(head->key_len) != key.len)
         return false;
-    if (!head_is_plausible(head))
+    if (!head_is_plausible(head) || head->type == BKV_TXN)
         return false;
     if ((head->flags & BKV_F_SEALED) != 0)
         return true;

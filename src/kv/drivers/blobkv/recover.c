@@ -11,6 +11,7 @@
 #include "kv/drivers/blobkv/large.h"
 
 #include "base/log.h"
+#include "base/plant.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -36,6 +37,13 @@ struct recovery {
     uint8_t *buf; /* a segment */
     uint64_t blocks, records, max_seq;
     struct bkv_stream_pos end[BKV_STREAMS];
+    /* The last prepared block (txn.h) of the log, until what follows tells whether it counts. */
+    struct {
+        uint64_t id; /* 0: there is none */
+        uint64_t addr;
+        uint32_t len;
+        uint8_t *copy;
+    } open;
 };
 
 /* --- the root --------------------------------------------------------------------------------- */
@@ -445,24 +453,123 @@ static int replay_record(struct rt_task *t, struct recovery *r, const struct bkv
     return rc;
 }
 
-static int replay_block(struct rt_task *t, struct recovery *r, uint32_t idx, uint32_t off,
-                        const struct bkv_block_info *block)
+/* The records of the block in `buf`, which lies at `addr`. */
+static int replay_records(struct rt_task *t, struct recovery *r, const uint8_t *buf, uint64_t addr,
+                          uint32_t len)
 {
-    uint64_t base = (uint64_t)idx << r->s->segment_shift;
     uint32_t at = sizeof(struct bkv_block_head);
 
-    while (at < block->len_bytes) {
+    while (at < len) {
         struct bkv_record_out rec;
         int rc;
 
-        bkv_record_view(r->buf + off + at, &rec);
-        rc = replay_record(t, r, &rec, base + off + at);
+        bkv_record_view(buf + at, &rec);
+        rc = rec.type == BKV_TXN ? 0 : replay_record(t, r, &rec, addr + at);
         if (rc < 0)
             return rc;
         at += rec.rec_len;
     }
-    r->blocks++;
     return 0;
+}
+
+/* A part that does not count has used its numbers up. */
+static void skip_records(struct recovery *r, const uint8_t *buf, uint32_t len)
+{
+    uint32_t at = sizeof(struct bkv_block_head);
+
+    while (at < len) {
+        struct bkv_record_out rec;
+
+        bkv_record_view(buf + at, &rec);
+        r->max_seq = MAX(r->max_seq, rec.seq);
+        at += rec.rec_len;
+    }
+}
+
+static int close_open(struct rt_task *t, struct recovery *r, bool counts)
+{
+    int rc = 0;
+
+    if (counts)
+        rc = replay_records(t, r, r->open.copy, r->open.addr, r->open.len);
+    else
+        skip_records(r, r->open.copy, r->open.len);
+    free(take_ptr(&r->open.copy));
+    r->open.id = 0;
+    return rc;
+}
+
+static int keep_open(struct recovery *r, const uint8_t *buf, uint64_t addr, uint32_t len,
+                     uint64_t id)
+{
+    r->open.copy = malloc(len);
+    if (r->open.copy == NULL)
+        return -ENOMEM;
+    memcpy(r->open.copy, buf, len);
+    r->open.addr = addr;
+    r->open.len = len;
+    r->open.id = id;
+    return 0;
+}
+
+/* What the log ends with: only shard 0 knows. The next block will tell. */
+static int end_open(struct rt_task *t, struct recovery *r)
+{
+    struct bkv_txn_state *txn = &r->s->txn;
+    uint64_t id = r->open.id;
+
+    if (id == 0)
+        return 0;
+    txn->told_id = id;
+    txn->told_counts = id == txn->counted || PLANTED("kv-txn-guess");
+    return close_open(t, r, txn->told_counts);
+}
+
+/* The mark a block begins with. 0: *out; 1: it has none. */
+static int mark_of(struct recovery *r, const uint8_t *buf, uint32_t len, struct bkv_txn_mark *out)
+{
+    struct iovec iov = {.iov_base = out, .iov_len = sizeof(*out)};
+    struct bkv_record_out rec;
+    uint64_t moved = 0;
+    int rc;
+
+    if (len <= sizeof(struct bkv_block_head))
+        return 1;
+    bkv_record_view(buf + sizeof(struct bkv_block_head), &rec);
+    if (rec.type != BKV_TXN)
+        return 1;
+    rc = bkv_record_value(r->s->codec, &rec, 0, sizeof(*out), &iov, 1, r->s->scratch, &moved);
+    if (rc < 0)
+        return rc;
+    return moved == sizeof(*out) && out->kind <= BKV_TXN_COMMITTED ? 0 : -EBADMSG;
+}
+
+static int replay_block(struct rt_task *t, struct recovery *r, uint32_t idx, uint32_t off,
+                        const struct bkv_block_info *block)
+{
+    uint64_t addr = ((uint64_t)idx << r->s->segment_shift) + off;
+    const uint8_t *buf = r->buf + off;
+    struct bkv_txn_mark mark = {.kind = 0};
+    int rc = mark_of(r, buf, block->len_bytes, &mark);
+
+    if (rc < 0)
+        return rc;
+    r->blocks++;
+    if (r->open.id != 0) {
+        if (le64_get(mark.prev_id) != r->open.id)
+            return -EBADMSG;
+        rc = close_open(t, r, mark.prev_counts != 0);
+        if (rc < 0)
+            return rc;
+    }
+    if (mark.kind == BKV_TXN_PREPARED)
+        return keep_open(r, buf, addr, block->len_bytes, le64_get(mark.id));
+    if (mark.kind == BKV_TXN_COMMITTED) {
+        struct bkv_txn_part part = {.id = le64_get(mark.id), .shards = le64_get(mark.shards)};
+
+        bkv_txn_committed(r->s, &part);
+    }
+    return replay_records(t, r, buf, addr, block->len_bytes);
 }
 
 /* Behind the end of the log: whether anything says that more had been durable (-EBADMSG), or was at
@@ -623,6 +730,7 @@ static void recovery_fini(struct recovery *r)
 {
     free(r->newer);
     free(r->headless);
+    free(r->open.copy);
     free(r->buf);
 }
 
@@ -634,13 +742,14 @@ int bkv_recover(struct rt_task *t, struct bkv *s, struct err *why)
 
     if (rc < 0)
         return rc;
+    memcpy(s->txn.last, s->super.shards.txn, sizeof(s->txn.last));
     s->last_seq = r.max_seq = le64_get(s->super.last_seq);
     s->last_order = s->tree_order = le64_get(s->super.last_order);
     for (uint32_t i = 1; i < s->nsegs;
          i++) /* pages of the index may be newer than what they tell */
         s->last_order = MAX(s->last_order, s->seg[i].order);
     bkv_memtab_free(s->active);
-    s->active = s->replay_memtab = bkv_memtab_new(REPLAY_MEMTAB_BYTES);
+    s->active = s->replay_memtab = bkv_memtab_new(REPLAY_MEMTAB_BYTES / s->nshards);
     r.buf = aligned_alloc(4096, buf);
     if (s->active == NULL || r.buf == NULL)
         return err_set(why, -ENOMEM, "%s: no memory", s->name);
@@ -654,8 +763,10 @@ int bkv_recover(struct rt_task *t, struct bkv *s, struct err *why)
     if (rc == 0)
         rc = replay_stream(t, &r, BKV_HOT);
     if (rc == 0)
+        rc = end_open(t, &r);
+    if (rc == 0)
         rc = take_index_position(s, why);
-    if (rc == 0 && r.records > 0 && !s->opts.read_only)
+    if (rc == 0 && r.blocks > 0 && !s->opts.read_only)
         rc = bkv_flush(t, s); /* what has been found has to stay */
     if (rc < 0) {
         if (why != NULL && why->text[0] == '\0')

@@ -50,7 +50,7 @@ void bkv_snaps_trim(struct bkv *s)
     struct bkv_snap *oldest;
 
     if (max == 0)
-        max = (uint64_t)s->nsegs * s->segment_bytes / 4;
+        max = (uint64_t)s->nsegs * s->segment_bytes / 4 / s->nshards;
     list_for_each (oldest, &s->snaps, struct bkv_snap, link) {
         uint64_t pinned;
 
@@ -95,7 +95,8 @@ void bkv_snap_leave(struct bkv_snap *snap)
 
 /* --- open and close --------------------------------------------------------------------------- */
 
-static int snap_open(struct rt_task *t, struct bkv *s, struct bkv_snap **out_snap)
+int bkv_snap_make(struct rt_task *t, struct bkv *s, struct bkv_stop *stop,
+                  struct bkv_snap **out_snap)
 {
     CLEANUP(free_p) struct bkv_snap *snap = calloc(1, sizeof(*snap));
     int rc;
@@ -107,11 +108,12 @@ static int snap_open(struct rt_task *t, struct bkv *s, struct bkv_snap **out_sna
     list_init(&snap->link);
     snap->present = s->opts.read_only;
     if (!snap->present) {
-        rc = bkv_checkpoint(t, s, &snap->hold, &snap->tree);
+        rc = bkv_checkpoint_at(t, s, &snap->hold, &snap->tree, stop);
         if (rc < 0)
             return rc;
         list_add_tail(&s->snaps, &snap->link);
     }
+    s->stats.snapshots++;
     *out_snap = take_ptr(&snap);
     return 0;
 }
@@ -119,22 +121,20 @@ static int snap_open(struct rt_task *t, struct bkv *s, struct bkv_snap **out_sna
 static int open_task(struct rt_task *t, void *arg)
 {
     struct kv_req *kv = arg;
-    struct bkv *s = kv_driver_dev(kv_chan_dev(kv->chan));
+    struct bkv *s = bkv_of(kv);
     struct bkv_snap *snap;
     int rc;
 
     rt_task_shield(t, true);
-    rc = snap_open(t, s, &snap);
-    if (rc == 0) {
-        s->stats.snapshots++;
+    rc = bkv_snap_make(t, s, NULL, &snap);
+    if (rc == 0)
         kv->snap = (struct kv_snap *)snap;
-    }
     kv_complete(kv, rc);
     bkv_task_ended(s);
     return 0;
 }
 
-static void snap_close(struct bkv_snap *snap)
+void bkv_snap_end(struct bkv_snap *snap)
 {
     list_del(&snap->link);
     list_init(&snap->link);
@@ -148,7 +148,7 @@ void bkv_snap_submit(struct bkv *s, struct kv_req *kv)
     int rc;
 
     if (kv->op == KV_SNAP_CLOSE) {
-        snap_close((struct bkv_snap *)kv->snap);
+        bkv_snap_end((struct bkv_snap *)kv->snap);
         kv_complete(kv, 0);
         return;
     }
@@ -224,7 +224,7 @@ static int get(struct rt_task *t, struct bkv *s, struct bkv_snap *snap, struct k
 static int get_task(struct rt_task *t, void *arg)
 {
     struct kv_req *kv = arg;
-    struct bkv *s = kv_driver_dev(kv_chan_dev(kv->chan));
+    struct bkv *s = bkv_of(kv);
     struct bkv_snap *snap = bkv_snap_of(kv);
     int rc;
 

@@ -22,15 +22,27 @@ struct bkv_snap {
     bool closed;
 };
 
+/* What the user of several shards holds: a snapshot of each, of one instant. */
+struct bkv_cut {
+    struct bkv_fan *close; /* what ending it takes */
+    struct bkv_snap *snap[BKV_SHARDS_MAX];
+};
+
 /** The snapshot of a request; NULL: it is about the present. */
 static inline struct bkv_snap *bkv_snap_of(const struct kv_req *kv)
 {
     struct bkv_snap *snap = (struct bkv_snap *)kv->snap;
 
+    if (snap != NULL && bkv_of(kv)->nshards > 1)
+        snap = ((struct bkv_cut *)kv->snap)->snap[bkv_of(kv)->shard];
     return snap == NULL || snap->present ? NULL : snap;
 }
 
 void bkv_snap_submit(struct bkv *s, struct kv_req *kv); /* KV_SNAP_OPEN, KV_SNAP_CLOSE */
+/** One of this shard, for a cut: `stop` (or NULL) as bkv_checkpoint() has it. */
+int bkv_snap_make(struct rt_task *t, struct bkv *s, struct bkv_stop *stop,
+                  struct bkv_snap **out_snap);
+void bkv_snap_end(struct bkv_snap *snap);
 void bkv_snap_get_submit(struct bkv *s, struct kv_req *kv); /* KV_RETRIEVE, KV_STAT through one */
 
 /** Nothing of it is used again until the user leaves. 0, or -ESTALE. */

@@ -88,15 +88,19 @@ void bkv_seg_free(struct bkv *s, uint32_t idx)
 
 uint32_t bkv_space_avail(const struct bkv *s)
 {
-    uint32_t n = s->nready + s->supplying;
+    uint32_t n = s->nready + s->supplying, bare = 0;
 
     for (uint32_t i = 1; i < s->nsegs; i++) {
         const struct bkv_seg *g = &s->seg[i];
 
-        if (bkv_seg_usable(s, g) && (g->allocated || !s->alloc_failed))
+        if (!bkv_seg_usable(s, g))
+            continue;
+        if (g->allocated)
             n++;
+        else
+            bare++;
     }
-    return n;
+    return bare > 0 ? n + MIN(bare, bkv_share_of(s)) : n;
 }
 
 uint64_t bkv_space_live(const struct bkv *s, uint32_t *out_used_segs)
@@ -143,7 +147,7 @@ uint32_t bkv_space_index_reserve(const struct bkv *s)
 
 static uint32_t gc_reserve(const struct bkv *s)
 {
-    return MAX(s->nsegs / GC_RESERVE_SHARE, GC_RESERVE_MIN);
+    return MAX(s->nsegs / GC_RESERVE_SHARE / s->nshards, GC_RESERVE_MIN);
 }
 
 uint32_t bkv_space_reserve(const struct bkv *s, enum bkv_need need)
@@ -163,8 +167,12 @@ uint32_t bkv_space_reserve(const struct bkv *s, enum bkv_need need)
 
 int bkv_space_room(struct bkv *s, enum bkv_need need)
 {
-    if (bkv_space_avail(s) > bkv_space_reserve(s, need))
+    bkv_share_tell(s);
+    if (bkv_space_avail(s) > bkv_space_reserve(s, need)) {
+        s->share_asked = false;
         return 0;
+    }
+    bkv_share_ask(s);
     /* What the checkpoint or the collector cannot have nobody can make room for. */
     if (s->full || need == BKV_NEED_INDEX || need == BKV_NEED_MOVE)
         return -ENOSPC;

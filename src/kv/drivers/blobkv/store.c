@@ -21,6 +21,8 @@
 #define SEGMENTS_WANTED 2048u
 #define SEGMENTS_MIN 8u
 #define MEMTAB_MAX (64 * MIB)
+#define SHARD_BYTES_WANTED (256 * MIB) /* of the device, for each shard of a new store */
+#define SHARDS_WANTED_MAX 8u
 
 /* --- the device ------------------------------------------------------------------------------- */
 
@@ -165,6 +167,9 @@ static int alloc_memory(struct bkv *s)
 
 void bkv_free(struct bkv *s)
 {
+    if (s->freed)
+        return; /* closed, while others of the set are not yet */
+    s->freed = true;
     if (s->tree != NULL)
         bkv_tree_put(s->tree);
     bkv_memtab_free(s->active);
@@ -186,7 +191,21 @@ void bkv_free(struct bkv *s)
 
 /* --- the blob --------------------------------------------------------------------------------- */
 
-/* The blob of the store's name; made when it is not there. */
+/* A blob of the name of a shard that is not the first has to be one of this store: what another
+ * store is called could look like it. */
+static int check_owner(struct rt_task *t, struct bkv *s, uint64_t id, struct err *why)
+{
+    CLEANUP(free_p) struct lvol_info *info = malloc(sizeof(*info));
+    int rc = info == NULL ? -ENOMEM : lvol_info(t, &s->lvs, id, info);
+
+    if (rc == 0 && s->shard > 0 && strcmp(info->kv, s->opts.store) != 0)
+        return err_set(why, -EEXIST,
+                       "the volume %s is in the way of shard %u of the store \"%s\"; rename it",
+                       s->name, s->shard, s->opts.store);
+    return rc;
+}
+
+/* The blob of the shard's name; made when it is not there. */
 static int find_blob(struct rt_task *t, struct bkv *s, struct err *why)
 {
     struct blob_xattr xattr = {.name = LVOL_KV_XATTR,
@@ -204,12 +223,19 @@ static int find_blob(struct rt_task *t, struct bkv *s, struct err *why)
                        "%s: not found, but %u volumes cannot be read, and it may be one of them; "
                        "kvasir blob check names them",
                        s->name, info.unreadable);
+    if (rc == -ENOENT && s->shard > 0 && !s->making)
+        return err_set(why, -EBADMSG, "shard %u of the store \"%s\" is missing (no volume %s)",
+                       s->shard, s->opts.store, s->name);
     if (rc == -ENOENT && s->opts.read_only)
         return err_set(why, -ENOENT, "there is no store \"%s\" (no volume %s)", s->opts.store,
                        s->name);
     if (rc == -ENOENT) {
         create.len_bytes = info.clusters * info.cluster_bytes;
         rc = lvol_create(t, &s->lvs, &create, &id, why);
+        if (rc < 0)
+            return rc;
+    } else if (rc == 0) {
+        rc = check_owner(t, s, id, why);
         if (rc < 0)
             return rc;
     }
@@ -278,13 +304,46 @@ static int choose_sizes(struct bkv *s, const struct blob_store_info *info, uint6
     return 0;
 }
 
+/* What was asked for is for the whole store. */
+static int take_share(struct bkv *s, struct err *why)
+{
+    struct bkv_opts *o = &s->opts;
+
+    s->nshards = MAX((unsigned)le16_get(s->super.shards.nshards), 1u);
+    if (le16_get(s->super.shards.shard) != s->shard)
+        return err_set(why, -EINVAL, "%s is no store of its own: it is shard %u of another one",
+                       s->name, le16_get(s->super.shards.shard));
+    if (s->shard == 0 && o->nshards != 0 && o->nshards != s->nshards)
+        return err_set(why, -EINVAL,
+                       "the store has %u shard%s, which is chosen when it is made: leave shards= "
+                       "out",
+                       s->nshards, s->nshards > 1 ? "s" : "");
+    if (s->shard > 0 && memcmp(s->super.shards.set, s->set_uuid, sizeof(s->set_uuid)) != 0)
+        return err_set(why, -EBADMSG, "%s: a shard of another store", s->name);
+    if (s->nshards == 1)
+        return 0;
+    if (!o->memory_given)
+        o->memory_bytes = MAX(o->memory_bytes, s->nshards * BKV_SHARD_MEMORY_MIN);
+    if (o->memory_bytes < s->nshards * BKV_SHARD_MEMORY_MIN)
+        return err_set(why, -EINVAL, "blob: memory= is %uM at least for a store of %u shards",
+                       (unsigned)(s->nshards * BKV_SHARD_MEMORY_MIN / MIB), s->nshards);
+    o->memory_bytes /= s->nshards;
+    o->table_bytes /= s->nshards;
+    o->checkpoint_bytes = MAX(o->checkpoint_bytes / s->nshards, MIB);
+    o->snapshot_pin_bytes /= s->nshards;
+    return 0;
+}
+
 /* Everything about sizes comes from the super slot. */
 static int take_sizes(struct bkv *s, struct err *why)
 {
     struct blob_store_info info;
     struct blob_info blob;
     uint32_t nsegs;
+    int rc = take_share(s, why);
 
+    if (rc < 0)
+        return rc;
     blob_store_info(s->lvs.bs, &info);
     blob_info(s->blob, &blob);
     s->sector_bytes = le32_get(s->super.sector_bytes);
@@ -300,8 +359,33 @@ static int take_sizes(struct bkv *s, struct err *why)
     if (nsegs < le32_get(s->super.nsegments))
         return err_set(why, -EBADMSG, "%s: the volume has been cut: %u segments, it had %u",
                        s->name, nsegs, le32_get(s->super.nsegments));
-    s->checkpoint_log_bytes = MIN(s->opts.checkpoint_bytes, blob.len_bytes / 8);
+    s->checkpoint_log_bytes = MIN(s->opts.checkpoint_bytes, blob.len_bytes / 8 / s->nshards);
     return bkv_space_init(s, nsegs) < 0 ? err_set(why, -ENOMEM, "no memory for segments") : 0;
+}
+
+/* A new store profits from shards when there are reactors to carry them, and is worth it when each
+ * has room enough that what it keeps in reserve does not count. */
+static unsigned choose_shards(const struct bkv *s, const struct blob_store_info *info)
+{
+    uint64_t most = info->clusters * info->cluster_bytes / SHARD_BYTES_WANTED;
+
+    if (s->opts.nshards != 0)
+        return s->opts.nshards;
+    return (unsigned)MAX(MIN(MIN((uint64_t)rt_reactors(), most), SHARDS_WANTED_MAX), 1u);
+}
+
+static void set_shards(struct bkv *s, const struct blob_store_info *info)
+{
+    struct bkv_super_shards *sh = &s->super.shards;
+    unsigned n = s->shard == 0 ? choose_shards(s, info) : s->nshards;
+
+    if (n == 1)
+        return;
+    s->super.incompat = le32_make(le32_get(s->super.incompat) | BKV_INCOMPAT_SHARDS);
+    sh->nshards = le16_make((uint16_t)n);
+    sh->shard = le16_make((uint16_t)s->shard);
+    sh->making = s->shard == 0;
+    memcpy(sh->set, s->shard == 0 ? s->super.uuid : s->set_uuid, sizeof(sh->set));
 }
 
 static int make_new(struct rt_task *t, struct bkv *s, struct err *why)
@@ -326,6 +410,7 @@ static int make_new(struct rt_task *t, struct bkv *s, struct err *why)
     rc = choose_sizes(s, &info, blob.len_bytes, why);
     if (rc == 0)
         rc = bkv_codec_create(t, &s->opts.codec, &s->super, &s->codec, why);
+    set_shards(s, &info);
     if (rc == 0)
         rc = take_sizes(s, why);
     if (rc < 0)
@@ -377,6 +462,16 @@ static int read_super(struct rt_task *t, struct bkv *s, struct err *why)
     return err_set(why, -EBADMSG, "%s: %s; %s", s->name, text[0].text, text[1].text);
 }
 
+static int open_made(struct rt_task *t, struct bkv *s, struct err *why)
+{
+    int rc;
+
+    if (s->super.shards.making != 0 && s->opts.read_only)
+        return err_set(why, -ENODATA, "%s: the store was never finished", s->name);
+    rc = bkv_codec_open(t, &s->opts.codec, &s->super, &s->codec, why);
+    return rc == 0 ? take_sizes(s, why) : rc;
+}
+
 static int open_blob(struct rt_task *t, struct bkv *s, bool *out_new, struct err *why)
 {
     int rc = find_blob(t, s, why);
@@ -386,15 +481,19 @@ static int open_blob(struct rt_task *t, struct bkv *s, bool *out_new, struct err
     rc = grow_blob(t, s);
     if (rc < 0)
         return err_set(why, rc, "%s: cannot grow: %s", s->name, err_str(rc));
-    rc = read_super(t, s, why);
+    /* What an earlier try to make the store has left is of no use. */
+    rc = s->shard > 0 && s->making ? -ENODATA : read_super(t, s, why);
+    if (rc == -ENODATA && s->shard > 0 && !s->making)
+        return err_set(why, -EBADMSG, "%s: both super slots are empty", s->name);
     *out_new = rc == -ENODATA;
     if (rc == -ENODATA && s->opts.read_only)
         return err_set(why, -ENODATA, "%s: the store was never finished", s->name);
     if (rc == -ENODATA)
-        return make_new(t, s, why);
-    if (rc == 0)
-        rc = bkv_codec_open(t, &s->opts.codec, &s->super, &s->codec, why);
-    return rc == 0 ? take_sizes(s, why) : rc;
+        rc = make_new(t, s, why);
+    else if (rc == 0)
+        rc = open_made(t, s, why);
+    s->making = s->super.shards.making != 0;
+    return rc;
 }
 
 /* A store that encrypts begins a new epoch before it writes anything else. */
@@ -428,6 +527,8 @@ static int open_rest(struct rt_task *t, struct bkv *s, bool is_new, struct err *
     s->seg[0].allocated = true;
     if (!is_new)
         rc = bkv_recover(t, s, why);
+    if (rc == 0)
+        bkv_share_tell(s);
     if (rc == 0 && !s->opts.read_only) {
         rc = start_tasks(s);
         if (rc < 0)
@@ -443,7 +544,8 @@ static void let_go(struct rt_task *t, struct bkv *s)
         blob_chan_put(t, s->chan);
     if (s->blob != NULL)
         blob_close(t, s->blob);
-    lvs_close(t, &s->lvs);
+    if (s->shard == 0)
+        lvs_close(t, &s->lvs);
     bkv_free(s);
 }
 
@@ -471,12 +573,19 @@ int bkv_open(struct rt_task *t, struct bkv *s, const char *blk_uri, struct err *
     bool is_new = false;
     int rc;
 
-    if (!s->opts.read_only)
+    if (!s->opts.read_only && s->shard == 0)
         format.blob.cluster_bytes = choose_clusters(t, blk_uri);
-    snprintf(s->name, sizeof(s->name), "kv.%s", s->opts.store);
+    if (s->shard == 0)
+        snprintf(s->name, sizeof(s->name), "kv.%s", s->opts.store);
+    else
+        snprintf(s->name, sizeof(s->name), "kv.%s.%u", s->opts.store, s->shard);
+    if (strlen(s->name) > LVOL_NAME_MAX)
+        return err_set(why, -ENAMETOOLONG, "blob: store= has %d bytes at most with shards",
+                       LVOL_NAME_MAX - 6);
+    s->reactor = rt_self();
     list_init(&s->queue);
     list_init(&s->snaps);
-    rc = lvs_open(t, blk_uri, flags, &format, &s->lvs, why);
+    rc = s->shard == 0 ? lvs_open(t, blk_uri, flags, &format, &s->lvs, why) : 0;
     if (rc < 0)
         return rc;
     rt_task_shield(t, true);

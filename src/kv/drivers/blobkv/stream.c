@@ -39,9 +39,9 @@ static struct bkv_stream_io *stream_of(const struct kv_req *kv)
     return (struct bkv_stream_io *)kv->stream;
 }
 
-static struct bkv *store_of(const struct kv_req *kv)
+struct bkv *bkv_stream_store(const struct kv_req *kv)
 {
-    return kv_driver_dev(kv_chan_dev(kv->chan));
+    return stream_of(kv)->s;
 }
 
 static struct bkv_stream_io *stream_new(struct bkv *s, struct bytes key)
@@ -196,7 +196,7 @@ static int write_large(struct rt_task *t, struct bkv_stream_io *st, const struct
 static int write_task(struct rt_task *t, void *arg)
 {
     struct kv_req *kv = arg;
-    struct bkv *s = store_of(kv);
+    struct bkv *s = bkv_of(kv);
     struct bkv_stream_io *st = stream_of(kv);
     int rc;
 
@@ -296,7 +296,7 @@ static int commit(struct rt_task *t, struct bkv_stream_io *st, struct kv_req *kv
 static int commit_task(struct rt_task *t, void *arg)
 {
     struct kv_req *kv = arg;
-    struct bkv *s = store_of(kv);
+    struct bkv *s = bkv_of(kv);
     struct bkv_stream_io *st = stream_of(kv);
     int rc;
 
@@ -337,7 +337,7 @@ static void commit_small(struct bkv_stream_io *st, struct kv_req *kv)
 static int abort_task(struct rt_task *t, void *arg)
 {
     struct kv_req *kv = arg;
-    struct bkv *s = store_of(kv);
+    struct bkv *s = bkv_of(kv);
     struct bkv_stream_io *st = stream_of(kv);
 
     rt_task_shield(t, true);
@@ -433,7 +433,7 @@ static int open_writing(struct bkv *s, struct kv_req *kv)
 static int store_open_task(struct rt_task *t, void *arg)
 {
     struct kv_req *kv = arg;
-    struct bkv *s = store_of(kv);
+    struct bkv *s = bkv_of(kv);
     int rc;
 
     rt_task_shield(t, true);
@@ -478,7 +478,7 @@ static int open_reading(struct rt_task *t, struct kv_req *kv, struct bkv_stream_
 static int retrieve_open_task(struct rt_task *t, void *arg)
 {
     struct kv_req *kv = arg;
-    struct bkv *s = store_of(kv);
+    struct bkv *s = bkv_of(kv);
     struct bkv_stream_io *st = stream_new(s, kv->key);
     struct bkv_snap *snap = bkv_snap_of(kv);
     struct bkv_hold hold;
@@ -504,7 +504,7 @@ static int retrieve_open_task(struct rt_task *t, void *arg)
 static int read_task(struct rt_task *t, void *arg)
 {
     struct kv_req *kv = arg;
-    struct bkv *s = store_of(kv);
+    struct bkv *s = bkv_of(kv);
     int rc;
 
     rt_task_shield(t, true);

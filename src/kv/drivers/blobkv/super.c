@@ -30,6 +30,16 @@ static bool sizes_fit(const struct bkv_super *sb)
            (uint64_t)le32_get(sb->nsegments) * segment <= 1ull << BKV_ADDR_BITS;
 }
 
+/* How many shards there are and which one this is: what the feature bit says. */
+static bool shards_fit(const struct bkv_super *sb)
+{
+    uint32_t n = le16_get(sb->shards.nshards);
+
+    if ((le32_get(sb->incompat) & BKV_INCOMPAT_SHARDS) == 0)
+        return n == 0;
+    return n >= 2 && n <= BKV_SHARDS_MAX && le16_get(sb->shards.shard) < n;
+}
+
 int bkv_super_check(const struct bkv_super *sb, unsigned slot, struct err *why)
 {
     if (bytes_are_zero(sb, sizeof(*sb)))
@@ -46,7 +56,7 @@ int bkv_super_check(const struct bkv_super *sb, unsigned slot, struct err *why)
                        "the store has features (%08x) that this program does not "
                        "know",
                        le32_get(sb->incompat) & ~BKV_INCOMPAT_KNOWN);
-    if (!sizes_fit(sb))
+    if (!sizes_fit(sb) || !shards_fit(sb))
         return err_set(why, -EBADMSG, "super slot %u has sizes that cannot be", slot);
     return 0;
 }

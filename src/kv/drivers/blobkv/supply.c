@@ -214,9 +214,9 @@ static void unready(struct bkv *s)
  * When nobody writes, a sixteenth is too much. */
 static int give_back(struct rt_task *t, struct bkv *s)
 {
-    uint64_t keep = MAX(bkv_space_live(s, NULL) / 10, (uint64_t)RELEASE_KEEP_BYTES);
+    uint64_t keep = MAX(bkv_space_live(s, NULL) / 10, (uint64_t)RELEASE_KEEP_BYTES / s->nshards);
     uint32_t limit = (uint32_t)(keep / s->segment_bytes) + ready_target(s);
-    uint32_t spare, left = limit / 2;
+    uint32_t spare, before, left = limit / 2;
     int rc = 0;
 
     if (s->quiet) {
@@ -224,7 +224,9 @@ static int give_back(struct rt_task *t, struct bkv *s)
         limit = (uint32_t)(bkv_space_live(s, NULL) / 16 / s->segment_bytes);
         left = limit / 2;
     }
-    spare = spare_segments(s);
+    if (bkv_share_is_short(s))
+        limit = left = MIN(limit, bkv_space_reserve(s, BKV_NEED_DATA) + ready_target(s));
+    spare = before = spare_segments(s);
     if (spare <= limit)
         return 0;
     while (rc == 0 && spare > left && !s->stopped) {
@@ -233,6 +235,8 @@ static int give_back(struct rt_task *t, struct bkv *s)
             break;
         spare = spare_segments(s);
     }
+    if (spare < before)
+        bkv_share_given(s);
     return rc;
 }
 

@@ -71,6 +71,7 @@ struct blob_store_info {
     uint64_t md_pages, free_md_pages;
     uint64_t super_blob;           /* BLOB_ID_NONE: none */
     uint8_t bstype[16];
+    uint64_t flushes_shared;       /* that had one together with another */
     bool was_clean;                /* at load */
     bool read_only;
     uint32_t unreadable;           /* blobs that were skipped at load; `kvasir blob check` names
@@ -192,6 +193,12 @@ struct blob_req {
     struct list link;     /* in line for a worker */
     void *job;            /* the worker, when it takes more than one hop */
     uint8_t epoch;        /* which count of I/O in flight has this one */
+    struct {              /* flush.c */
+        struct blob_req *next;
+        struct rt_reactor *reactor;
+        struct rt_msg msg;
+        int rc;
+    } flush;
     struct blk_req blk;   /* when the clusters lie side by side: one hop, no memory */
 };
 
@@ -202,9 +209,17 @@ void blob_chan_put(struct rt_task *t, struct blob_chan *chan);
  * Submits one request on a channel of the current reactor. Never waits, never completes inside.
  * rc: 0; -ERANGE past the end of the blob; -EINVAL alignment; -EROFS; -ENOSPC (first write to a
  * cluster of a thin blob); -EIO; -ENODEV; -ECANCELED. Clusters without content read as zeroes, or
- * as the parent has them. A BLOB_FLUSH makes durable what had completed before, in all blobs.
+ * as the parent has them. A BLOB_FLUSH makes durable what had completed before, in all blobs;
+ * those that are asked for while one is under way at the device share the next one.
  */
 void blob_submit(struct blob_chan *chan, struct blob_req *req);
+
+/**
+ * How many flushes of the device have failed since it was opened. Whoever waited for one has been
+ * told; what anybody else had written, and flushes later with success, may be lost as well. Any
+ * reactor.
+ */
+uint64_t blob_flush_failures(const struct blob_store *bs);
 
 /* For tasks. */
 int blob_read(struct rt_task *t, struct blob_chan *chan, struct blob *b, void *buf, uint64_t off,

@@ -89,6 +89,10 @@ struct blob_store {
     uint64_t free_clusters; /* what info shows: read by other reactors */
     uint64_t free_pages;
 
+    uintptr_t flush_word; /* flush.c: from any reactor */
+    uint64_t flush_failures;
+    uint64_t flushes_shared;
+
     unsigned nslots;
     struct blob_slot *slot;
 };
@@ -236,6 +240,12 @@ int blob_copy_up(struct rt_task *t, struct blob *b, uint64_t first, uint64_t n, 
 /** Whether blob_copy_up() has something to do here. */
 bool blob_wanted(const struct blob *b, uint64_t idx, bool direct);
 bool blob_shows_below(const struct blob *parent, uint64_t idx);
+
+/* --- flush.c ---------------------------------------------------------------------------------- */
+
+void blob_flush_submit(struct blob_chan *chan, struct blob_req *req);
+/** One has failed, here or elsewhere. */
+void blob_flush_failed(struct blob_store *bs);
 
 /* --- chan.c ----------------------------------------------------------------------------------- */
 

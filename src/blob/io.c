@@ -132,8 +132,7 @@ void blob_submit(struct blob_chan *chan, struct blob_req *req)
         return;
     }
     if (req->op == BLOB_FLUSH) {
-        req->len_bytes = 0;
-        direct(chan, req, BLK_FLUSH, 0);
+        blob_flush_submit(chan, req);
         return;
     }
     first = req->off_bytes / cluster_bytes;

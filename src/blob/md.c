@@ -54,10 +54,12 @@ int blob_md_flush(struct rt_task *t, struct blob_store *bs)
     int rc = planted_skip() ? 0 : blk_flush(t, bs->blk);
 
     /* What the device has lost of what it had accepted nobody can tell. */
-    if (rc < 0)
+    if (rc < 0) {
         bs->failed = rc;
-    else
+        blob_flush_failed(bs);
+    } else {
         bs->lazy = false;
+    }
     return rc;
 }
 

@@ -378,6 +378,7 @@ void blob_store_info(const struct blob_store *bs, struct blob_store_info *out)
         .clusters = bs->total_clusters - blob_super_md_clusters(s),
         .free_clusters = __atomic_load_n(&bs->free_clusters, __ATOMIC_RELAXED),
         .md_pages = s->md_len,
+        .flushes_shared = __atomic_load_n(&bs->flushes_shared, __ATOMIC_RELAXED),
         .free_md_pages = __atomic_load_n(&bs->free_pages, __ATOMIC_RELAXED),
         .super_blob = s->super_blob,
         .was_clean = bs->was_clean,

@@ -237,6 +237,7 @@ struct bkv {
     bool commit_due;        /* the committer has to look at the queue again */
     bool memory_short;      /* the memtable is full */
     bool hot_busy, cold_busy, freezing;
+    uint64_t flush_failures; /* of the device, when the store was opened */
     int poison;             /* not 0: a write or flush has failed; no more changes */
     uint64_t log_since_checkpoint, checkpoint_log_bytes;
 

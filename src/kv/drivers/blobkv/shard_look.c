@@ -177,10 +177,13 @@ int bkv_shards_counters(struct rt_task *t, struct kv_dev *dev,
 {
     struct bkv_shards *set = kv_driver_dev(dev);
     CLEANUP(free_p) struct counters *c = calloc(1, sizeof(*c));
+    struct blob_store_info info;
 
     if (c == NULL)
         return -ENOMEM;
+    blob_store_info(set->shard[0]->lvs.bs, &info);
     each(arg, "shards", set->n);
+    each(arg, "flushes_shared", info.flushes_shared);
     for (unsigned i = 0; i < set->n; i++) {
         struct bkv_each one = {.s = set->shard[i], .arg = c};
         int rc = rt_on(t, one.s->reactor, counters_one, &one);

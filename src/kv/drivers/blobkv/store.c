@@ -59,6 +59,9 @@ int bkv_flush(struct rt_task *t, struct bkv *s)
     rc =
         PLANTED("kv-skip-flush") && s->stats.flushes % 8 == 7 ? 0 : blob_flush(t, s->chan, s->blob);
     s->stats.flushes++;
+    /* Another's that failed may have lost what this one was to make durable. */
+    if (rc == 0 && blob_flush_failures(s->lvs.bs) != s->flush_failures)
+        rc = -EIO;
     if (rc < 0)
         return bkv_poison(s, rc, "a flush");
     if (s->pos[BKV_HOT].segment == hot_seg)
@@ -243,6 +246,7 @@ static int find_blob(struct rt_task *t, struct bkv *s, struct err *why)
         rc = blob_open(t, s->lvs.bs, id, &s->blob);
     if (rc < 0)
         return err_set(why, rc, "%s: %s", s->name, err_str(rc));
+    s->flush_failures = blob_flush_failures(s->lvs.bs);
     rc = blob_chan_get(t, s->lvs.bs, &s->chan);
     return rc < 0 ? err_set(why, rc, "%s: %s", s->name, err_str(rc)) : 0;
 }

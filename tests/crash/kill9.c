@@ -25,6 +25,7 @@ struct server {
 };
 
 struct round {
+    unsigned reactors_max;
     struct server server;
     uint64_t seed, number;
     struct kv_work work;
@@ -42,14 +43,15 @@ static double seconds(void)
 
 /* --- the server ------------------------------------------------------------------------------- */
 
-static void exec_server(const char *kvasir, const char *device, int out)
+static void exec_server(const char *kvasir, const char *device, unsigned reactors, int out)
 {
-    char dev[600];
+    char dev[600], cores[16];
 
     snprintf(dev, sizeof(dev), "store=%s", device);
     dup2(out, STDOUT_FILENO);
-    execl(kvasir, kvasir, "serve", "--kv", dev, "--listen", "127.0.0.1:0", "--mem", "16M", "-q",
-          (char *)NULL);
+    snprintf(cores, sizeof(cores), "%u", reactors);
+    execl(kvasir, kvasir, "serve", "--kv", dev, "--listen", "127.0.0.1:0", "--mem", "16M",
+          "--cores", cores, "-q", (char *)NULL);
     _exit(127);
 }
 
@@ -75,7 +77,8 @@ static bool read_address(int fd, struct server *s)
     return true;
 }
 
-static bool server_start(const char *kvasir, const char *device, struct server *s)
+static bool server_start(const char *kvasir, const char *device, unsigned reactors,
+                         struct server *s)
 {
     double begin = seconds();
     int fd[2];
@@ -87,7 +90,7 @@ static bool server_start(const char *kvasir, const char *device, struct server *
     must(s->pid >= 0);
     if (s->pid == 0) {
         close(fd[0]);
-        exec_server(kvasir, device, fd[1]);
+        exec_server(kvasir, device, reactors, fd[1]);
     }
     close(fd[1]);
     ok = read_address(fd[0], s);
@@ -158,7 +161,8 @@ static int one_round(const char *kvasir, const char *device, struct round *r)
     struct err why = {""};
     int rc, status;
 
-    if (!server_start(kvasir, device, &r->server)) {
+    /* Another number of reactors at each start. */
+    if (!server_start(kvasir, device, 1 + (unsigned)(r->number % r->reactors_max), &r->server)) {
         server_kill(&r->server);
         waitpid(r->server.pid, &status, 0);
         return look_bad(&r->look, "the server did not start");
@@ -177,15 +181,17 @@ static int one_round(const char *kvasir, const char *device, struct round *r)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: kill9 KVASIR DEVICE [--rounds N] [--seed N]\n");
+    fprintf(stderr, "usage: kill9 KVASIR DEVICE [--rounds N] [--seed N] [--reactors MAX]\n");
     return 2;
 }
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"rounds", 1, NULL, 'r'}, {"seed", 1, NULL, 's'}, {NULL, 0, NULL, 0}};
-    struct round r = {.seed = 1};
+    static const struct option options[] = {{"rounds", 1, NULL, 'r'},
+                                            {"seed", 1, NULL, 's'},
+                                            {"reactors", 1, NULL, 'R'},
+                                            {NULL, 0, NULL, 0}};
+    struct round r = {.seed = 1, .reactors_max = 1};
     uint64_t rounds = 200, ops = 0, errors = 0;
     double begin = seconds(), slowest = 0;
     int c, rc = 0;
@@ -197,6 +203,8 @@ int main(int argc, char **argv)
             return usage();
         if (c == 'r')
             rounds = n;
+        else if (c == 'R')
+            r.reactors_max = MAX(1u, (unsigned)n);
         else
             r.seed = n;
     }

@@ -25,8 +25,8 @@ static int usage(void)
             "       crash history URI [--seed N] [--ops N] [--round N] [--reactors N] [--keeps]\n"
             "             [--hold BLOCK-URI]\n"
             "       crash faults SUBJECT [--seed N] [--jobs N] [--memory | --disk] [--stride N]\n"
-            "             [--kind N --nth N]\n"
-            "       crash rot SUBJECT [--seed N] [--jobs N] [--flips N] [--at N]\n"
+            "             [--kind N --nth N] [--shards N]\n"
+            "       crash rot SUBJECT [--seed N] [--jobs N] [--flips N] [--at N] [--shards N]\n"
             "subjects:");
     for (unsigned i = 0; i < ARRAY_LEN(subjects); i++)
         fprintf(stderr, " %s", subjects[i]->name);
@@ -111,9 +111,9 @@ static int main_history(int argc, char **argv)
 static int main_faults(const struct subject *s, int argc, char **argv)
 {
     static const struct option options[] = {
-        {"seed", 1, NULL, 's'},   {"jobs", 1, NULL, 'j'}, {"memory", 0, NULL, 'm'},
-        {"disk", 0, NULL, 'd'},   {"kind", 1, NULL, 'k'}, {"nth", 1, NULL, 'n'},
-        {"stride", 1, NULL, 't'}, {NULL, 0, NULL, 0},
+        {"seed", 1, NULL, 's'},   {"jobs", 1, NULL, 'j'},   {"memory", 0, NULL, 'm'},
+        {"disk", 0, NULL, 'd'},   {"kind", 1, NULL, 'k'},   {"nth", 1, NULL, 'n'},
+        {"stride", 1, NULL, 't'}, {"shards", 1, NULL, 'H'}, {NULL, 0, NULL, 0},
     };
     struct faults_opts o = {
         .seed = 1, .jobs = (unsigned)sysconf(_SC_NPROCESSORS_ONLN), .stride = 1};
@@ -144,6 +144,9 @@ static int main_faults(const struct subject *s, int argc, char **argv)
         case 't':
             o.stride = MAX(1u, (unsigned)n);
             break;
+        case 'H':
+            kv_subject_shards((unsigned)n);
+            break;
         case 'v':
             o.verbose = true;
             break;
@@ -161,8 +164,8 @@ static int main_faults(const struct subject *s, int argc, char **argv)
 static int main_rot(const struct subject *s, int argc, char **argv)
 {
     static const struct option options[] = {
-        {"seed", 1, NULL, 's'}, {"jobs", 1, NULL, 'j'}, {"flips", 1, NULL, 'f'},
-        {"at", 1, NULL, 'a'},   {NULL, 0, NULL, 0},
+        {"seed", 1, NULL, 's'}, {"jobs", 1, NULL, 'j'},   {"flips", 1, NULL, 'f'},
+        {"at", 1, NULL, 'a'},   {"shards", 1, NULL, 'H'}, {NULL, 0, NULL, 0},
     };
     struct rot_opts o = {.seed = 1,
                          .jobs = (unsigned)sysconf(_SC_NPROCESSORS_ONLN),
@@ -185,6 +188,9 @@ static int main_rot(const struct subject *s, int argc, char **argv)
             break;
         case 'a':
             o.at = n;
+            break;
+        case 'H':
+            kv_subject_shards((unsigned)n);
             break;
         case 'v':
             o.verbose = true;

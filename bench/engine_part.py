@@ -158,7 +158,7 @@ class Bench:
         return self.args.uri.format(path=path / "kvasir.img", dir=path, memory=cache) + more
 
     def engine(self, engine, path, phases, items, value, cache=None, nosync=False, fill=None, more="",
-               killed=False):
+               killed=False, reactors=1):
         """Runs phases on what is in `path`; returns their lines."""
         cache = cache or self.scale.cache
         argv = [self.program, engine, path, "--items", str(items), "--value", str(value), "--cache", str(cache)]
@@ -168,6 +168,8 @@ class Bench:
             argv += ["--uri", self.uri(path, cache, more + ("&sync=no" if nosync else ""))]
         if nosync:
             argv.append("--nosync")
+        if reactors > 1:
+            argv += ["--reactors", str(reactors)]
         forget(path)
         # What uses the page cache gets the budget as a cgroup; beside it what the bench itself needs.
         own = 8 * MIB + max(16 * MIB, value + 8 * MIB) + DEPTH * min(value, MIB) + (6 * value if value > MIB else 0)
@@ -354,6 +356,8 @@ def target_rows(b, how, uri, server):
 
 
 SETTINGS = ["checkpoint=64M", "checkpoint=256M", "checkpoint=1G", "sync=no"]
+SHARDS, REACTORS = (1, 2, 4), (1, 2)
+SHARD_MEMORY = 4 * MIB  # the least that each has to have
 
 
 def settings(b):
@@ -362,6 +366,13 @@ def settings(b):
         path = b.fresh("kvasir")
         lines = b.engine("kvasir", path, ["fill@32", "put@32/%d" % (s.items // 2)], s.items, 4096, more="&" + setting)
         b.add("settings: overwriting 4 KiB, durable unless sync=no, 32 writers", setting, last(lines, "put"))
+    for sync in ("yes", "no"):
+        for shards in SHARDS:
+            for reactors in REACTORS:
+                path = b.fresh("kvasir")
+                lines = b.engine("kvasir", path, ["fill@32", "put@32/%d" % (s.items // 2)], s.items, 4096, more=f"&shards={shards}&sync={sync}",
+                                 cache=max(s.cache, shards * SHARD_MEMORY), reactors=reactors)
+                b.add(f"settings: the same, sync={sync}, shards on 1 or 2 reactors", f"{shards} on {reactors}", last(lines, "put"))
 
 
 def disk(b):

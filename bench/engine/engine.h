@@ -38,6 +38,7 @@ struct bench {
     const char *dir;      /* where its files go; exists */
     const char *uri;      /* kvasir */
     const char *poll;     /* kvasir: never, adaptive, always */
+    unsigned reactors;    /* kvasir: its threads */
     uint64_t items;       /* keys that the data set has */
     size_t val_bytes;
     uint64_t cache_bytes; /* the memory an engine may use for what it has read */

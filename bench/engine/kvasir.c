@@ -5,7 +5,7 @@
  */
 #include "engine.h"
 
-#include "kv/drivers/blobkv/blobkv.h"
+#include "kv/drivers/blobkv/shards.h"
 
 #include <stdio.h>
 
@@ -34,6 +34,8 @@ struct slot {
 struct drive {
     struct bench *b;
     struct load *load;
+    unsigned reactor; /* every reactors-th worker, from this one on, is here */
+    struct kv_chan *chan;
     unsigned active;
     struct rt_cond ended;
 };
@@ -90,7 +92,7 @@ static void kvs_close(struct bench *b)
 
 static int kvs_open(struct bench *b)
 {
-    struct rt_config cfg = {.poll = poll_of(b->poll)};
+    struct rt_config cfg = {.poll = poll_of(b->poll), .reactors = b->reactors};
     struct kvs *k = calloc(1, sizeof(*k));
     struct err why = {""};
     int rc;
@@ -131,7 +133,7 @@ static void submit(struct slot *s)
         s->req.flags = w->got_len > 0 ? KV_F_AFTER : 0;
         s->req.prefix = bytes_make(w->key, BENCH_PREFIX_BYTES);
     }
-    kv_submit(((struct kvs *)b->state)->chan, &s->req);
+    kv_submit(s->drive->chan, &s->req);
 }
 
 static void next(struct slot *s)
@@ -172,9 +174,8 @@ static void slot_done(struct rt_req *req)
     next(s);
 }
 
-static int drive_task(struct rt_task *t, void *arg)
+static int drive_some(struct rt_task *t, struct drive *d)
 {
-    struct drive *d = arg;
     CLEANUP(free_p) struct slot *slot = calloc(d->load->depth, sizeof(*slot));
     CLEANUP(free_p) uint8_t *lists = NULL;
 
@@ -185,8 +186,9 @@ static int drive_task(struct rt_task *t, void *arg)
         if (lists == NULL)
             return -ENOMEM;
     }
-    d->active = d->load->depth;
-    for (unsigned i = 0; i < d->load->depth; i++) {
+    for (unsigned i = d->reactor; i < d->load->depth; i += d->b->reactors)
+        d->active++;
+    for (unsigned i = d->reactor; i < d->load->depth; i += d->b->reactors) {
         slot[i] = (struct slot){.w = &d->load->workers[i], .drive = d};
         slot[i].list = lists == NULL ? NULL : lists + (size_t)i * LIST_BYTES;
         slot[i].req.req.done = slot_done;
@@ -195,6 +197,52 @@ static int drive_task(struct rt_task *t, void *arg)
     while (d->active > 0)
         rt_cond_wait(t, &d->ended);
     return 0;
+}
+
+static int drive_there(struct rt_task *t, void *arg)
+{
+    struct drive *d = arg;
+    int rc = kv_chan_get(t, ((struct kvs *)d->b->state)->dev, &d->chan);
+
+    if (rc == 0)
+        rc = drive_some(t, d);
+    kv_chan_put(t, d->chan);
+    return rc;
+}
+
+struct driving {
+    struct rt_req done;
+    struct drive drive;
+};
+
+static int drive_from_here(struct rt_task *t, void *arg)
+{
+    struct driving *d = arg;
+
+    return rt_on(t, rt_reactor(d->drive.reactor), drive_there, &d->drive);
+}
+
+/* All reactors at the same time. */
+static int drive_task(struct rt_task *t, void *arg)
+{
+    const struct drive *all = arg;
+    CLEANUP(free_p) struct driving *d = calloc(all->b->reactors, sizeof(*d));
+    int rc = 0;
+
+    if (d == NULL)
+        return -ENOMEM;
+    for (unsigned i = 0; i < all->b->reactors; i++) {
+        d[i].drive = *all;
+        d[i].drive.reactor = i;
+        rt_req_init_task(&d[i].done, t);
+        must(rt_task_start("drive", drive_from_here, &d[i], &d[i].done, NULL) == 0);
+    }
+    for (unsigned i = 0; i < all->b->reactors; i++) {
+        int one = rt_wait(t, &d[i].done);
+
+        rc = rc == 0 ? one : rc;
+    }
+    return rc;
 }
 
 static int kvs_drive(struct bench *b, struct load *load)
@@ -406,22 +454,25 @@ static int counters_task(struct rt_task *t, void *arg)
 {
     struct counters *out = arg;
     struct kvs *k = container_of(out, struct kvs, counters);
-    const struct bkv *s = kv_driver_dev(k->dev);
+    const struct bkv_shards *set = kv_driver_dev(k->dev);
 
-    *out = (struct counters){
-        .known = true,
-        .prepared_bytes = s->stats.prepared_bytes,
-        .log_bytes = s->stats.log_bytes,
-        .large_bytes = s->stats.large_bytes,
-        .moved_bytes = s->stats.moved_bytes,
-        .index_bytes = s->stats.index_bytes + s->stats.checkpoint_bytes,
-        .checkpoints = s->stats.checkpoints,
-        .segments_collected = s->stats.gc_segments,
-        .cached = s->stats.get_cache,
-        .flushes = s->stats.flushes,
-        .key_bytes = bkv_hot_bytes(s->hot) + bkv_tree_bytes(s->tree),
-        .keys = bkv_tree_nkeys(s->tree) + bkv_memtab_count(s->active),
-    };
+    /* Nothing is under way: what other reactors have counted can be read from here. */
+    *out = (struct counters){.known = true};
+    for (unsigned i = 0; i < set->n; i++) {
+        const struct bkv *s = set->shard[i];
+
+        out->prepared_bytes += s->stats.prepared_bytes;
+        out->log_bytes += s->stats.log_bytes;
+        out->large_bytes += s->stats.large_bytes;
+        out->moved_bytes += s->stats.moved_bytes;
+        out->index_bytes += s->stats.index_bytes + s->stats.checkpoint_bytes;
+        out->checkpoints += s->stats.checkpoints;
+        out->segments_collected += s->stats.gc_segments;
+        out->cached += s->stats.get_cache;
+        out->flushes += s->stats.flushes;
+        out->key_bytes += bkv_hot_bytes(s->hot) + bkv_tree_bytes(s->tree);
+        out->keys += bkv_tree_nkeys(s->tree) + bkv_memtab_count(s->active);
+    }
     return 0;
 }
 
@@ -441,14 +492,14 @@ static int collect_task(struct rt_task *t, void *arg)
     struct bench *b = arg;
     struct kvs *k = b->state;
     bool counts = strcmp(kv_driver_of(k->dev)->name, "blob") == 0;
-    const struct bkv *s = kv_driver_dev(k->dev);
+    const struct bkv_shards *set = kv_driver_dev(k->dev);
     uint64_t since = rt_now(), end = since + SETTLE_MAX_NS, seen = 0;
 
     while (rt_now() < end && rt_now() - since < SETTLED_NS) {
         uint64_t now = cost_disk_bytes(b->dir);
 
-        if (counts)
-            now += s->stats.gc_segments + s->stats.segments_released;
+        for (unsigned i = 0; counts && i < set->n; i++)
+            now += set->shard[i]->stats.gc_segments + set->shard[i]->stats.segments_released;
         if (now != seen)
             since = rt_now();
         seen = now;

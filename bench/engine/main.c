@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench-engine ENGINE DIR [--items N] [--value BYTES] [--cache BYTES] [--uri URI] [--nosync]
- *              [--poll never|adaptive|always] PHASE...
+ *              [--poll never|adaptive|always] [--reactors N] PHASE...
  *
  * Opens an engine in a directory, runs the phases one after the other, and prints a line of JSON
  * for each. A phase is NAME[@DEPTH][/LIMIT], LIMIT a number of operations or a time ("5s",
@@ -346,7 +346,7 @@ static int usage(void)
 {
     fprintf(stderr,
             "bench-engine ENGINE DIR [--items N] [--value BYTES] [--cache BYTES] [--uri URI] "
-            "[--nosync] [--poll HOW] PHASE...\nengines:");
+            "[--nosync] [--poll HOW] [--reactors N] PHASE...\nengines:");
     for (unsigned i = 0; i < ARRAY_LEN(engines); i++)
         fprintf(stderr, " %s", engines[i]->name);
     fprintf(stderr, "\n");
@@ -356,20 +356,18 @@ static int usage(void)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"items", required_argument, NULL, 'i'},
-        {"value", required_argument, NULL, 'v'},
-        {"cache", required_argument, NULL, 'c'},
-        {"uri", required_argument, NULL, 'u'},
-        {"nosync", no_argument, NULL, 'n'},
-        {"poll", required_argument, NULL, 'p'},
-        {NULL},
+        {"items", required_argument, NULL, 'i'},    {"value", required_argument, NULL, 'v'},
+        {"cache", required_argument, NULL, 'c'},    {"uri", required_argument, NULL, 'u'},
+        {"nosync", no_argument, NULL, 'n'},         {"poll", required_argument, NULL, 'p'},
+        {"reactors", required_argument, NULL, 'R'}, {NULL},
     };
     struct bench b = {.items = 10000,
                       .val_bytes = 4096,
                       .cache_bytes = 64 * MIB,
                       .sync = true,
                       .uri = "mem:",
-                      .poll = "never"};
+                      .poll = "never",
+                      .reactors = 1};
     int c;
 
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -391,6 +389,9 @@ int main(int argc, char **argv)
             break;
         case 'p':
             b.poll = optarg;
+            break;
+        case 'R':
+            b.reactors = MAX(1u, (unsigned)strtoul(optarg, NULL, 10));
             break;
         default:
             return usage();

@@ -28,15 +28,17 @@ static void run(const uint8_t *page, unsigned n)
     struct bkv_leaf_iter it, at;
     struct bkv_place place;
     size_t used = 0, from = 0;
+    int got;
 
     bkv_leaf_first(&it, page, key_buf);
     must(bkv_leaf_next(&it, &place) == 1);
     at = it;
     at.key = scratch;
     memcpy(scratch, key_buf, it.key_len);
-    n = MIN(n - 1, (unsigned)bkv_leaf_run(&it, (struct bytes){0}, (struct bytes){0}, out,
-                                          sizeof(out), &used));
-    for (; n > 0; n--) {
+    got = bkv_leaf_run(&it, (struct bytes){0}, (struct bytes){0}, out, sizeof(out), &used);
+    must(got >= 0);
+    must((unsigned)got < n);
+    for (; got > 0; got--) {
         must(bkv_leaf_next(&at, &place) == 1);
         must(le16_at(out + from) == at.key_len);
         must(memcmp(out + from + 2, at.key, at.key_len) == 0);

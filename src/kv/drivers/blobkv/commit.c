@@ -186,7 +186,7 @@ static int resolve(struct rt_task *t, void *arg)
     uint64_t no = s->checkpoint_no;
 
     rt_task_shield(t, true);
-    op->found_rc = bkv_tree_find(t, tree, op->key, &op->found);
+    op->found_rc = bkv_tree_find(t, tree, op->key, &op->found, NULL);
     bkv_tree_put(tree);
     /* A leaf that was let go meanwhile may have been overwritten: that is no damage. */
     op->found_in = no == s->checkpoint_no ? no : 0;

@@ -76,6 +76,16 @@ struct bkv_hot *bkv_hot_new(uint64_t max_bytes)
     return h;
 }
 
+void bkv_hot_expect(struct bkv_hot *h, uint64_t nkeys)
+{
+    uint64_t n = MIN(nkeys, UINT32_MAX * 16ull) * 10 / FULL_OF_160 + 1;
+
+    if (h->nbuckets == 0 || h->count > 0)
+        return;
+    h->nbuckets = MIN(MAX(n, (uint64_t)BUCKETS_MIN), h->nbuckets_max);
+    h->next_nbuckets = h->frontier = h->nbuckets;
+}
+
 void bkv_hot_free(struct bkv_hot *h)
 {
     if (h == NULL)

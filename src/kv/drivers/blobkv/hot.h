@@ -19,6 +19,8 @@ struct bkv_hot;
  * NULL: no address space. */
 struct bkv_hot *bkv_hot_new(uint64_t max_bytes);
 void bkv_hot_free(struct bkv_hot *h);
+/** So many keys may come to an empty table: it begins with the size it would grow to. */
+void bkv_hot_expect(struct bkv_hot *h, uint64_t nkeys);
 
 /** Up to `max` candidates, newest first: sector addresses and how many bytes to read from there.
  * Returns how many. */

@@ -64,6 +64,30 @@ static void keeps_what_comes(void **state)
     bkv_hot_free(h);
 }
 
+/* A table that was told what will come holds it at once, and goes on growing from there. */
+static void expects_what_comes(void **state)
+{
+    for (uint64_t n = 1000; n < 400000; n = n * 3 / 2) {
+        struct bkv_hot *h = bkv_hot_new(64 * MIB);
+        uint64_t right, before;
+
+        (void)state;
+        bkv_hot_expect(h, n);
+        before = bkv_hot_bytes(h);
+        assert_true(before <= MAX(n * 10, 256 * KIB));
+        for (uint64_t i = 0; i < n; i++)
+            bkv_hot_learn(h, hash_of(i), addr_of(i, 0), 4144);
+        assert_true(bkv_hot_bytes(h) <= MAX(n * 10, 256 * KIB));
+        bkv_hot_expect(h, 10 * n); /* not while it holds something */
+        for (uint64_t i = n; i < 2 * n; i++)
+            bkv_hot_set(h, hash_of(i), addr_of(i, 0), 4144);
+        (void)found(h, 0, 2 * n, 0, &right);
+        assert_true(right * 100 >= 2 * n * 98);
+        assert_true(bkv_hot_bytes(h) <= MAX(2 * n * 10, 256 * KIB));
+        bkv_hot_free(h);
+    }
+}
+
 /* Sets, deletes and moves of keys that come and go: a hit that is not of another key is current. */
 static void never_names_an_old_place(void **state)
 {
@@ -173,6 +197,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keeps_what_comes),
+        cmocka_unit_test(expects_what_comes),
         cmocka_unit_test(never_names_an_old_place),
         cmocka_unit_test(sizes_and_limits),
         cmocka_unit_test(speed),

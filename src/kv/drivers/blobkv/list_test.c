@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Lists and snapshots of an open store: many lists at once while keys come and go and checkpoints
- * swap what they go through, and snapshots that cost too much or are too old.
+ * swap what they go through, and snapshots that cost too much or are too old. And what a store
+ * knows of its keys after it has been opened.
  */
 #include "kv/drivers/blobkv/list.h"
 #include "kv/drivers/blobkv/shards.h"
@@ -328,12 +329,65 @@ static int snapshots_have_an_age(struct rt_task *t, void *arg)
 }
 TEST(snapshots_have_an_age)
 
+/* --- after a reopen --------------------------------------------------------------------------- */
+
+/* The first get of a leaf reads it, and the table has all its keys: each further one reads once,
+ * also when others of its keys have changed before. */
+static int learns_whole_leaves(struct rt_task *t, void *arg)
+{
+    enum { N = 20000 };
+    const char *uri = "blob:?bdev=mem:%3Fname=learns%26size=64M&memory=4M";
+    struct blk_dev *disk;
+    struct kv_chan *chan;
+    struct kv_dev *dev;
+    uint64_t leaves, seen;
+    char name[64], val[64];
+    struct err why;
+    struct bkv *s;
+
+    CHECK(blk_open(t, "mem:?name=learns&size=64M", &disk, &why) == 0);
+    CHECK(store_open(t, uri, &dev, &chan) == 0);
+    for (unsigned i = 0; i < N; i++)
+        CHECK(kv_store(t, chan, key_of(name, "k", i), bytes_of_str(name), 0) == 0);
+    store_close(t, dev, chan);
+    CHECK(store_open(t, uri, &dev, &chan) == 0);
+    s = kv_driver_dev(dev);
+    for (unsigned i = 0; i < N; i += 100)
+        CHECK(kv_store(t, chan, key_of(name, "k", i), bytes_of_str("new"), 0) == 0);
+    for (unsigned i = 5; i < N; i += 1000)
+        CHECK(kv_delete(t, chan, key_of(name, "k", i)) == 0);
+    leaves = bkv_tree_nleaves(s->tree);
+    CHECK(leaves > 50 && leaves < N / 30);
+    for (unsigned i = 0; i < N; i++) {
+        uint64_t len;
+        struct bytes key = key_of(name, "k", i);
+        int rc = kv_retrieve(t, chan, key, val, sizeof(val), &len);
+
+        if (i % 1000 == 5) {
+            CHECK(rc == -ENOENT);
+            continue;
+        }
+        CHECK(rc == 0);
+        CHECK(i % 100 == 0 ? len == 3 && memcmp(val, "new", 3) == 0
+                           : len == key.len && memcmp(val, name, len) == 0);
+    }
+    CHECK(s->stats.get_index <= leaves);
+    CHECK(s->stats.get_hot + s->stats.get_cache >= N - N / 1000 - leaves);
+    seen = bkv_hot_bytes(s->hot);
+    CHECK(seen <= 10 * N + 1024);
+    store_close(t, dev, chan);
+    blk_close(t, disk);
+    return 0;
+}
+TEST(learns_whole_leaves)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lists_while_changing_test),
         cmocka_unit_test(snapshots_have_a_price_test),
         cmocka_unit_test(snapshots_have_an_age_test),
+        cmocka_unit_test(learns_whole_leaves_test),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

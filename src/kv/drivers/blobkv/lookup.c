@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where the current version of a key is, exactly: memtables, then leaves. And reading it. */
 #include "kv/drivers/blobkv/blobkv.h"
+#include "kv/drivers/blobkv/leaf.h"
+
+#define TABLE_BYTES_PER_KEY 10u
 
 /** Looks in memtables only: 1 found (0 written), -ENOENT deleted there, 0 they do not know. */
 static int find_in_memory(const struct bkv *s, struct bytes key, struct bkv_place *out)
@@ -32,9 +35,30 @@ bool bkv_has_moved_on(const struct bkv *s, struct bytes key, uint64_t addr)
     return rc < 0 || (rc == 1 && place.addr != addr);
 }
 
+/* A leaf that has been read for one key tells where its neighbours are, too: after a reopen the
+ * table is full again when each leaf has been read once. */
+static void learn_leaf(struct bkv *s, const uint8_t *page)
+{
+    bool unchanged = bkv_memtab_count(s->active) == 0 && s->frozen == NULL;
+    struct bkv_leaf_iter it;
+    struct bkv_place place;
+
+    /* A table that cannot have them all would forget keys that are in use for these. */
+    if (bkv_tree_nkeys(s->tree) > s->opts.table_bytes / TABLE_BYTES_PER_KEY)
+        return;
+    bkv_leaf_first(&it, page, s->scratch);
+    while (bkv_leaf_next(&it, &place) == 1) {
+        struct bytes key = bytes_make(it.key, it.key_len);
+
+        if (unchanged || !bkv_has_moved_on(s, key, place.addr))
+            bkv_hot_learn(s->hot, bkv_hash(s, key), place.addr, place.rec_len);
+    }
+}
+
 int bkv_find(struct rt_task *t, struct bkv *s, struct bytes key, struct bkv_place *out)
 {
     for (;;) {
+        CLEANUP(rt_buf_put_p) struct rt_buf *leaf = NULL;
         struct bkv_place place;
         struct bkv_tree *tree;
         uint64_t no = s->checkpoint_no;
@@ -43,12 +67,14 @@ int bkv_find(struct rt_task *t, struct bkv *s, struct bytes key, struct bkv_plac
         if (rc != -EAGAIN)
             return rc;
         tree = bkv_tree_ref(s->tree);
-        rc = bkv_tree_find(t, tree, key, &place);
+        rc = bkv_tree_find(t, tree, key, &place, &leaf);
         bkv_tree_put(tree);
         if (no != s->checkpoint_no)
             continue; /* that was another tree, and its pages may be others by now */
         if (rc < 0 && rc != -ENOENT)
             return rc;
+        if (leaf != NULL)
+            learn_leaf(s, leaf->data);
         /* What has changed while we waited is in a memtable. */
         switch (find_in_memory(s, key, out)) {
         case 0:

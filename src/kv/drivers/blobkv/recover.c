@@ -776,6 +776,7 @@ int bkv_recover(struct rt_task *t, struct bkv *s, struct err *why)
     take_large_position(s);
     s->last_seq = r.max_seq;
     s->dirty = r.records > 0;
+    bkv_hot_expect(s->hot, bkv_tree_nkeys(s->tree) + bkv_memtab_count(s->active));
     learn(s);
     if (r.records > 0)
         log_info("%s: replayed %llu records in %llu blocks", s->name, (unsigned long long)r.records,

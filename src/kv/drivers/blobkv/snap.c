@@ -167,7 +167,7 @@ int bkv_snap_read_key(struct rt_task *t, struct bkv *s, struct bkv_snap *snap, s
 
     if (snap == NULL)
         return bkv_read_key(t, s, key, out_place, out_buf, out);
-    rc = bkv_tree_find(t, snap->tree, key, out_place);
+    rc = bkv_tree_find(t, snap->tree, key, out_place, NULL);
     return rc < 0 ? rc : bkv_read_place(t, s, out_place, key, out_buf, out);
 }
 
@@ -206,7 +206,7 @@ static int get(struct rt_task *t, struct bkv *s, struct bkv_snap *snap, struct k
     int rc;
 
     if (kv->op == KV_STAT) {
-        rc = bkv_tree_find(t, snap->tree, kv->key, &place);
+        rc = bkv_tree_find(t, snap->tree, kv->key, &place, NULL);
         if (rc == 0)
             take_stat(kv, &place);
         return rc;

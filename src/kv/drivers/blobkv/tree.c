@@ -97,7 +97,8 @@ int bkv_tree_read_leaves(struct rt_task *t, struct bkv_tree *tree, struct bkv_le
     return rc < 0 ? rc : 0;
 }
 
-int bkv_tree_find(struct rt_task *t, struct bkv_tree *tree, struct bytes key, struct bkv_place *out)
+int bkv_tree_find(struct rt_task *t, struct bkv_tree *tree, struct bytes key, struct bkv_place *out,
+                  struct rt_buf **out_leaf)
 {
     CLEANUP(rt_buf_put_p) struct rt_buf *buf = NULL;
     struct bkv_leaf_ref ref;
@@ -113,5 +114,10 @@ int bkv_tree_find(struct rt_task *t, struct bkv_tree *tree, struct bytes key, st
         rc = bkv_tree_read_leaves(t, tree, &ref, 1, buf->data, NULL, true);
     }
     bkv_tree_put(tree);
-    return rc < 0 ? rc : bkv_leaf_find(ref.page, key, out);
+    if (rc < 0)
+        return rc;
+    rc = bkv_leaf_find(ref.page, key, out);
+    if (out_leaf != NULL)
+        *out_leaf = take_ptr(&buf);
+    return rc;
 }

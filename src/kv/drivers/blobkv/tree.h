@@ -36,6 +36,7 @@ struct bkv_tree_io {
 };
 
 struct bkv_tree;
+struct rt_buf;
 
 struct bkv_tree *bkv_tree_new(struct bkv_tree_io *io); /* an empty one */
 struct bkv_tree *bkv_tree_ref(struct bkv_tree *tree);
@@ -48,9 +49,10 @@ uint64_t bkv_tree_leaf(const struct bkv_tree *tree, uint64_t i);
 
 /** 0; -ENOENT; -EAGAIN the leaf is not in the cache: use bkv_tree_find(). Never waits. */
 int bkv_tree_find_cached(struct bkv_tree *tree, struct bytes key, struct bkv_place *out);
-/** 0; -ENOENT; -EBADMSG; -EIO; -ECANCELED. */
+/** 0; -ENOENT; -EBADMSG; -EIO; -ECANCELED. When a leaf had to be read, *out_leaf (unless NULL) is
+ * the opened page, and the caller's to put back. */
 int bkv_tree_find(struct rt_task *t, struct bkv_tree *tree, struct bytes key,
-                  struct bkv_place *out);
+                  struct bkv_place *out, struct rt_buf **out_leaf);
 
 /**
  * Merges a memtable that nobody changes any more into a new tree. What memtable and leaf have under

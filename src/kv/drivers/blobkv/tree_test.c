@@ -246,7 +246,7 @@ static int check_tree(struct rt_task *t, struct bkv_tree *tree, const struct mod
     CHECK(bkv_cursor_next(t, c, &key, &place) == 0);
     bkv_cursor_free(c);
     for (i = 0; i < KEYS; i += 1 + rng_below(&rng, 20)) {
-        int rc = bkv_tree_find(t, tree, key_of(m, i), &place);
+        int rc = bkv_tree_find(t, tree, key_of(m, i), &place, NULL);
 
         CHECK(rc == (m->place[i].seq == 0 ? -ENOENT : 0));
         CHECK(rc < 0 || same_place(&place, &m->place[i]));
@@ -736,7 +736,7 @@ static int longest_keys(struct rt_task *t, void *arg)
         bkv_memtab_reset(tab);
         CHECK(a.used == bkv_tree_nleaves(tree));
         for (unsigned i = 0; i < N; i++) {
-            int rc = bkv_tree_find(t, tree, bytes_make(key[i], BKV_KEY_MAX), &place);
+            int rc = bkv_tree_find(t, tree, bytes_make(key[i], BKV_KEY_MAX), &place, NULL);
 
             CHECK(rc == 0 || (rc == -ENOENT && round >= 4));
             CHECK(rc < 0 || place.addr == 16 * (i + 1));

@@ -27,7 +27,7 @@ static bool is_current(const struct usage *u)
 static int count_key(struct rt_task *t, struct usage *u, struct bytes key, bool is_delete)
 {
     struct bkv_place place;
-    int rc = bkv_tree_find(t, u->tree, key, &place);
+    int rc = bkv_tree_find(t, u->tree, key, &place, NULL);
 
     if (!is_current(u))
         return -EAGAIN;

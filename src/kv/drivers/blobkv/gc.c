@@ -40,7 +40,7 @@ static uint32_t spare(const struct bkv *s)
 
 static uint32_t reclaim_batch(const struct bkv *s)
 {
-    return MIN(MAX((uint32_t)(RECLAIM_BYTES / s->segment_bytes), 8u), 64u);
+    return MIN(MAX((uint32_t)(RECLAIM_BYTES / s->segment_bytes), 8u), 16u);
 }
 
 void bkv_collector_pace(struct rt_task *t, struct bkv *s)
@@ -88,6 +88,14 @@ static uint32_t choose(const struct bkv *s, double max_share)
     return best;
 }
 
+/* What will probably be chosen next, if it is one of the log's. */
+static uint32_t next_of_log(const struct bkv *s, double max_share)
+{
+    uint32_t idx = choose(s, max_share);
+
+    return s->seg[idx].stream == BKV_HOT || s->seg[idx].stream == BKV_COLD ? idx : 0;
+}
+
 struct collector {
     struct bkv *s;
     struct bkv_mover *mover;
@@ -133,7 +141,7 @@ static bool collect_one(struct rt_task *t, struct collector *c, double max_share
     if (g->stream == BKV_LARGE)
         rc = bkv_large_evacuate(t, s, idx);
     else if (g->stream != BKV_INDEX)
-        rc = bkv_move_segment(t, c->mover, idx);
+        rc = bkv_move_segment(t, c->mover, idx, next_of_log(s, max_share));
     if (rc == -EBADMSG) {
         log_error("%s: segment %u is damaged: what lives in it stays there", s->name, idx);
         g->damaged = true;
@@ -279,6 +287,7 @@ int bkv_collector(struct rt_task *t, void *store)
             (void)rt_cond_wait(t, &s->collector_wanted);
     }
     rt_timer_stop(&c.timer);
+    bkv_mover_settle(t, c.mover);
     bkv_mover_free(c.mover);
     s->collecting = false;
     bkv_commit_wake(s);

@@ -18,6 +18,9 @@
 #define WINDOW_BYTES ((uint32_t)(512 * KIB))
 #define BLOCK_BYTES ((uint32_t)(256 * KIB))
 #define MOVES_MAX 2048u
+/* The next window begins so much before the end of this one: there the record is that this one cuts
+ * off. */
+#define OVERLAP_BYTES ((uint32_t)(64 * KIB))
 
 /* One record that is to be moved; it lies in the block already, with its old checksum. */
 struct move {
@@ -27,9 +30,23 @@ struct move {
     bool dead;
 };
 
+/* A window that is read while the one before it is dealt with. */
+struct ahead {
+    struct blob_req req; /* first */
+    struct iovec iov;
+    struct bkv_mover *mover;
+    uint8_t *buf;
+    uint32_t idx, gen, off, len; /* idx 0: nothing */
+    bool pending;
+    int rc;
+    struct rt_cond done;
+};
+
 struct bkv_mover {
     struct bkv *s;
     uint8_t *window; /* WINDOW_BYTES and a record more */
+    struct ahead ahead;
+    uint32_t next; /* the segment that will probably be next; 0: none */
     uint8_t *block;
     struct move *move;
     uint32_t nmoves, fill;
@@ -45,9 +62,11 @@ struct bkv_mover *bkv_mover_new(struct bkv *s)
         return NULL;
     m->s = s;
     m->window = aligned_alloc(4096, WINDOW_BYTES + 65536);
+    m->ahead.buf = aligned_alloc(4096, WINDOW_BYTES + 65536);
+    m->ahead.mover = m;
     m->block = aligned_alloc(4096, BLOCK_BYTES + 2 * BKV_PAGE_BYTES);
     m->move = malloc(MOVES_MAX * sizeof(*m->move));
-    if (m->window == NULL || m->block == NULL || m->move == NULL) {
+    if (m->window == NULL || m->ahead.buf == NULL || m->block == NULL || m->move == NULL) {
         bkv_mover_free(m);
         return NULL;
     }
@@ -59,6 +78,7 @@ void bkv_mover_free(struct bkv_mover *m)
     if (m == NULL)
         return;
     free(m->window);
+    free(m->ahead.buf);
     free(m->block);
     free(m->move);
     free(m);
@@ -349,6 +369,83 @@ struct walk {
     uint32_t win, win_len; /* what of the segment is in the window */
 };
 
+static void ahead_done(struct rt_req *req)
+{
+    struct ahead *a = container_of(req, struct ahead, req.req);
+    struct bkv *s = a->mover->s;
+
+    a->rc = req->rc;
+    a->pending = false;
+    bkv_unpin(s, (uint64_t)a->idx << s->segment_shift);
+    rt_cond_wake_all(&a->done);
+}
+
+/* Begins to read a window of a segment that is full. */
+static void ahead_start(struct bkv *s, struct ahead *a, uint32_t idx, uint32_t off)
+{
+    uint32_t end = s->seg[idx].end;
+    uint64_t addr = ((uint64_t)idx << s->segment_shift) + off;
+
+    if (a->pending || off >= end)
+        return;
+    a->idx = idx;
+    a->gen = s->seg[idx].gen;
+    a->off = off;
+    a->len = (uint32_t)round_up_u64(MIN(WINDOW_BYTES, end - off), s->sector_bytes);
+    a->iov = (struct iovec){a->buf, a->len};
+    a->req = (struct blob_req){.op = BLOB_READ,
+                               .iov = &a->iov,
+                               .iovcnt = 1,
+                               .off_bytes = addr,
+                               .len_bytes = a->len,
+                               .blob = s->blob};
+    rt_req_init(&a->req.req, ahead_done);
+    a->pending = true;
+    bkv_pin(s, addr);
+    s->stats.read_bytes += a->len;
+    s->stats.gc_read_bytes += a->len;
+    blob_submit(s->chan, &a->req);
+}
+
+void bkv_mover_settle(struct rt_task *t, struct bkv_mover *m)
+{
+    while (m != NULL && m->ahead.pending)
+        (void)rt_cond_wait(t, &m->ahead.done);
+}
+
+/* What was read ahead becomes the window, if it is what is wanted now: segments that are full do
+ * not change in one life. */
+static bool ahead_take(struct rt_task *t, struct bkv_mover *m, struct walk *w, uint32_t len)
+{
+    struct ahead *a = &m->ahead;
+    uint32_t end = m->s->seg[w->idx].end;
+    uint8_t *window = m->window;
+
+    if (a->idx != w->idx || a->gen != w->gen || w->off < a->off ||
+        w->off + MIN(len, end - w->off) > a->off + a->len)
+        return false;
+    bkv_mover_settle(t, m);
+    a->idx = 0;
+    if (a->rc < 0)
+        return false; /* read again: that tells who waits for it */
+    m->window = a->buf;
+    a->buf = window;
+    w->win = a->off;
+    w->win_len = a->len;
+    return true;
+}
+
+/* The rest of this segment, or the next one. */
+static void read_on(struct bkv_mover *m, const struct walk *w)
+{
+    struct bkv *s = m->s;
+
+    if (w->win + w->win_len < s->seg[w->idx].end)
+        ahead_start(s, &m->ahead, w->idx, w->win + w->win_len - OVERLAP_BYTES);
+    else if (m->next != 0)
+        ahead_start(s, &m->ahead, m->next, 0);
+}
+
 /* Makes sure that [off, off + len) is in the window, as far as the segment goes. */
 static int fetch(struct rt_task *t, struct bkv_mover *m, struct walk *w, uint32_t len)
 {
@@ -358,6 +455,10 @@ static int fetch(struct rt_task *t, struct bkv_mover *m, struct walk *w, uint32_
 
     if (w->off >= w->win && w->off + MIN(len, end - w->off) <= w->win + w->win_len)
         return 0;
+    if (ahead_take(t, m, w, len)) {
+        read_on(m, w);
+        return 0;
+    }
     from = w->off & ~(s->sector_bytes - 1);
     n = (uint32_t)round_up_u64(MIN(WINDOW_BYTES, end - from), s->sector_bytes);
     rc = bkv_read_sectors(t, s, ((uint64_t)w->idx << s->segment_shift) + from, n, m->window);
@@ -366,6 +467,7 @@ static int fetch(struct rt_task *t, struct bkv_mover *m, struct walk *w, uint32_
     s->stats.gc_read_bytes += n;
     w->win = from;
     w->win_len = n;
+    read_on(m, w);
     return 0;
 }
 
@@ -461,11 +563,13 @@ static int move_all(struct rt_task *t, struct bkv_mover *m, uint32_t idx)
     return rc;
 }
 
-int bkv_move_segment(struct rt_task *t, struct bkv_mover *m, uint32_t idx)
+int bkv_move_segment(struct rt_task *t, struct bkv_mover *m, uint32_t idx, uint32_t next)
 {
     struct bkv *s = m->s;
     uint64_t addr = (uint64_t)idx << s->segment_shift;
     int rc;
+
+    m->next = next;
 
     bkv_pin(s, addr); /* a checkpoint may free it while it is read; it is not used again before */
     rc = move_all(t, m, idx);

@@ -6,14 +6,14 @@
 #include <string.h>
 
 extern const struct cli_verb verb_put, verb_get, verb_ls, verb_stat, verb_exists, verb_rm, verb_cp,
-    verb_select, verb_read, verb_write, verb_blob, verb_check, verb_stats, verb_lvol, verb_discover,
-    verb_identify, verb_bench, verb_serve, verb_completion, verb_help, verb_version;
+    verb_select, verb_sql, verb_read, verb_write, verb_blob, verb_check, verb_stats, verb_lvol,
+    verb_discover, verb_identify, verb_bench, verb_serve, verb_completion, verb_help, verb_version;
 
 const struct cli_verb *const cli_verbs[] = {
-    &verb_put,        &verb_get,  &verb_ls,       &verb_stat,     &verb_exists, &verb_rm,
-    &verb_select,     &verb_cp,   &verb_read,     &verb_write,    &verb_blob,   &verb_check,
-    &verb_stats,      &verb_lvol, &verb_discover, &verb_identify, &verb_bench,  &verb_serve,
-    &verb_completion, &verb_help, &verb_version,  NULL,
+    &verb_put,    &verb_get,        &verb_ls,   &verb_stat,     &verb_exists,   &verb_rm,
+    &verb_select, &verb_sql,        &verb_cp,   &verb_read,     &verb_write,    &verb_blob,
+    &verb_check,  &verb_stats,      &verb_lvol, &verb_discover, &verb_identify, &verb_bench,
+    &verb_serve,  &verb_completion, &verb_help, &verb_version,  NULL,
 };
 
 const struct opt cli_common_opts[] = {

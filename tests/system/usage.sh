@@ -2,7 +2,7 @@
 # Help, options, mistakes, completion, man pages: what comes from the tables.
 . "$KVASIR_TESTS/lib.sh"
 
-verbs="put get ls stat exists rm cp read write blob lvol discover identify bench serve completion help version"
+verbs="put get ls stat exists rm select sql cp read write blob lvol discover identify bench serve completion help version"
 works "help" kvasir help
 for v in $verbs; do
     says .out "  $v " "help lists $v"

@@ -16,7 +16,8 @@ struct job {
     struct kv_select q;
     struct cli_file out;
     struct cli_progress progress;
-    char *sql; /* of -f; ours */
+    int out_rc; /* where the answer goes takes no more */
+    char *sql;  /* of -f; ours */
     struct cli_key *keys;
     struct bytes key_bytes[KEYS_MAX];
     struct cli_key prefix;
@@ -28,6 +29,7 @@ static int put(struct rt_task *t, void *arg, const void *buf, size_t len)
     int rc = cli_file_write(t, &job->out, buf, len);
 
     cli_progress_add(&job->progress, len);
+    job->out_rc = rc;
     return rc;
 }
 
@@ -163,6 +165,8 @@ static int ask(struct rt_task *t, struct job *job)
     cli_progress_start(&job->progress, job->c, "answer", 0);
     rc = cli_query_run(t, &job->query, &job->q, &res, &why);
     cli_progress_stop(&job->progress);
+    if (rc == -EPIPE && job->out_rc == 0)
+        rc = -EIO; /* the worker's end, not that of who reads the answer */
     if (rc < 0)
         return cli_fail(job->c, rc, "%s", why.text[0] != '\0' ? why.text : err_str(rc));
     rc = cli_file_commit(t, &job->out, &why);

@@ -14,6 +14,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -25,41 +26,48 @@
 
 extern char **environ;
 
-static bool runs(const char *path)
+/* The path dir[0..len) / WORKER_NAME if that can be run, to be freed; else NULL. */
+static char *try_dir(const char *dir, size_t len)
 {
-    return access(path, X_OK) == 0;
+    char *path;
+
+    if (asprintf(&path, "%.*s/" WORKER_NAME, (int)len, dir) < 0)
+        return NULL;
+    if (access(path, X_OK) == 0)
+        return path;
+    free(path);
+    return NULL;
 }
 
-int query_worker_find(const char *told, char *out, size_t size, struct err *why)
+static char *beside_us(void)
 {
-    char self[PATH_MAX];
-    char *slash;
-    ssize_t n;
+    CLEANUP(free_p) char *self = realpath("/proc/self/exe", NULL);
+    const char *slash = self != NULL ? strrchr(self, '/') : NULL;
+
+    return slash != NULL ? try_dir(self, (size_t)(slash - self)) : NULL;
+}
+
+char *query_worker_find(const char *told, struct err *why)
+{
+    char *path;
 
     if (told == NULL || *told == '\0')
         told = getenv("KVASIR_QUERY_WORKER");
     if (told != NULL && *told != '\0') {
-        snprintf(out, size, "%s", told);
-        return runs(out) ? 0 : err_set(why, -ENOTSUP, "no program %.150s can be run", out);
+        if (access(told, X_OK) == 0)
+            return strdup(told);
+        err_set(why, -ENOTSUP, "no program %.150s can be run", told);
+        return NULL;
     }
-    n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    if (n > 0) {
-        self[n] = '\0';
-        slash = strrchr(self, '/');
-        if (slash != NULL) {
-            *slash = '\0';
-            snprintf(out, size, "%s/" WORKER_NAME, self);
-            if (runs(out))
-                return 0;
-        }
-    }
-    snprintf(out, size, "%s/" WORKER_NAME, KVASIR_LIBEXECDIR);
-    if (runs(out))
-        return 0;
-    return err_set(why, -ENOTSUP,
-                   "the program " WORKER_NAME " is neither beside this one nor in %.120s: install "
-                   "Kvasir, or say where by KVASIR_QUERY_WORKER",
-                   KVASIR_LIBEXECDIR);
+    path = beside_us();
+    if (path == NULL)
+        path = try_dir(KVASIR_LIBEXECDIR, strlen(KVASIR_LIBEXECDIR));
+    if (path == NULL)
+        err_set(why, -ENOTSUP,
+                "the program " WORKER_NAME " is neither beside this one nor in %.120s: install "
+                "Kvasir, or say where by KVASIR_QUERY_WORKER",
+                KVASIR_LIBEXECDIR);
+    return path;
 }
 
 /* Reactors keep the cores they are pinned to; threads that a pinned reactor starts, and what they

@@ -2,7 +2,6 @@
 /* The service: begun, ended, counted. zygote.c, pool.c and queue.c are its parts. */
 #include "virt/query/service.h"
 
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -73,7 +72,6 @@ static int start_tasks(struct query_service *svc)
 static struct query_service *make(const struct query_config *cfg, struct err *why)
 {
     struct query_service *svc = calloc(1, sizeof(*svc));
-    char path[PATH_MAX + 32];
 
     if (svc == NULL) {
         err_set(why, -ENOMEM, "no memory for the query service");
@@ -89,8 +87,8 @@ static struct query_service *make(const struct query_config *cfg, struct err *wh
     list_init(&svc->ready);
     list_init(&svc->lines);
     query_schemas_init(&svc->schemas, svc->cfg.schemas_max);
-    if (query_worker_find(svc->cfg.worker, path, sizeof(path), why) == 0) {
-        svc->worker = strdup(path);
+    svc->worker = query_worker_find(svc->cfg.worker, why);
+    if (svc->worker != NULL) {
         if (svc->cfg.engine != NULL && *svc->cfg.engine != '\0')
             svc->engine = strdup(svc->cfg.engine);
         return svc;
@@ -108,7 +106,7 @@ int query_service_new(struct rt_task *t, const struct query_config *cfg,
 
     if (svc == NULL)
         return -ENOTSUP;
-    rc = svc->worker == NULL ? -ENOMEM : start_tasks(svc);
+    rc = start_tasks(svc);
     while (rc == 0 && svc->state != QUERY_UP && svc->down_rc == 0)
         rc = rt_cond_wait(t, &svc->changed);
     if (rc == 0 && svc->state != QUERY_UP)

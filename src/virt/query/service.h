@@ -44,8 +44,8 @@ struct query_pair {
 };
 int query_pair_make(void *arg);
 int query_pair_drop(void *arg);
-/** Where the worker program is: as told, beside this program, or where installing puts it. */
-int query_worker_find(const char *told, char *out, size_t size, struct err *why);
+/** The worker program, to be freed: as told, beside this one, or where installing puts it. */
+char *query_worker_find(const char *told, struct err *why);
 
 /* --- workers (pool.c) ------------------------------------------------------------------------- */
 

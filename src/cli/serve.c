@@ -99,6 +99,32 @@ static int add_listeners(struct cli *c, json_t *nvmf, const char *nqn)
     return any ? rc : add_listener(c, nvmf, nqn, "127.0.0.1:4420");
 }
 
+/* Limits of queries, when any is given. */
+static int add_queries(struct cli *c, json_t *devs)
+{
+    static const struct {
+        const char *opt, *param;
+    } numbers[] = {{"query-workers", "workers_max"},
+                   {"query-mem", "mem_bytes"},
+                   {"query-result", "result_bytes_max"},
+                   {"query-cpu", "cpu_seconds"}};
+    json_t *params = json_object();
+
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
+        if (opt_given(&c->opts, numbers[i].opt))
+            json_object_set_new(params, numbers[i].param,
+                                json_integer((json_int_t)opt_u64(&c->opts, numbers[i].opt)));
+    if (opt_given(&c->opts, "query-engine") &&
+        json_object_set_new(params, "engine", json_string(opt_str(&c->opts, "query-engine"))) < 0) {
+        json_decref(params);
+        return cli_usage(c, "--query-engine: not valid UTF-8");
+    }
+    if (json_object_size(params) > 0)
+        return add(devs, "query_set_options", params);
+    json_decref(params);
+    return 0;
+}
+
 static int serve_prepare(struct cli *c, struct rt_config *cfg)
 {
     const char *nqn = opt_str(&c->opts, "nqn");
@@ -112,7 +138,9 @@ static int serve_prepare(struct cli *c, struct rt_config *cfg)
             json_pack("{s:s, s:b}", "nqn", nqn, "allow_any_host", !opt_given(&c->opts, "host"))) <
         0)
         return cli_usage(c, "--nqn: not valid UTF-8");
-    rc = add_devices(c, devs, nvmf, nqn);
+    rc = add_queries(c, devs);
+    if (rc == 0)
+        rc = add_devices(c, devs, nvmf, nqn);
     if (rc == 0)
         rc = add_hosts(c, nvmf, nqn);
     if (rc == 0)
@@ -155,6 +183,14 @@ static const struct opt serve_opts[] = {
     {"nqn", 0, OPT_STR, false, "NQN", NVMF_DEFAULT_NQN, "name of the subsystem"},
     {"host", 0, OPT_STR, true, "NQN", NULL,
      "a host that may connect; without it all may; may be given many times"},
+    {"query-workers", 0, OPT_U64, false, "N", NULL,
+     "queries (SELECT) that run at a time; two for each processor without it"},
+    {"query-mem", 0, OPT_SIZE, false, "SIZE", NULL, "memory of one query; 256M without it"},
+    {"query-cpu", 0, OPT_U64, false, "SECONDS", NULL, "processor time of one query; 60 without it"},
+    {"query-result", 0, OPT_SIZE, false, "SIZE", NULL,
+     "longest answer of a query; no limit without it"},
+    {"query-engine", 0, OPT_STR, false, "PATH", NULL,
+     "libduckdb.so; where `make deps` or installing puts it without it"},
     {NULL},
 };
 

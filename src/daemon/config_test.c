@@ -36,6 +36,10 @@ static void good_configurations_pass(void **state)
     assert_int_equal(check(ONE("{'method': 'bdev_wait_for_examine'}"), &why), 0);
     assert_int_equal(
         check(ONE("{'method': 'kvdev_create', 'params': {'name': 'a', 'uri': 'mem:'}}"), &why), 0);
+    assert_int_equal(check(ONE("{'method': 'query_set_options', 'params': {'workers_max': 4, "
+                               "'mem_bytes': 134217728, 'engine': '/x/libduckdb.so'}}"),
+                           &why),
+                     0);
     /* What SPDK writes for its own defaults is known, and without effect. */
     assert_int_equal(check(ONE("{'method': 'nvmf_create_transport', 'params': {'trtype': 'TCP', "
                                "'zcopy': false, 'io_unit_size': 131072, 'ack_timeout': 0}}"),

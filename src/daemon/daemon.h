@@ -43,7 +43,7 @@ struct daemon {
     struct list namespaces;
     struct nvmf_target *target; /* made by the first method that needs it */
     /* Queries. */
-    struct query_config query; /* how the service will be started */
+    struct query_config query; /* how the service will be started; its texts are ours */
     _Atomic(struct query_service *) queries; /* NULL: not started; set by reactor 0 */
     bool queries_starting;
     struct rt_cond queries_started;
@@ -69,6 +69,8 @@ int daemon_select(struct rt_task *t, void *arg, struct kv_chan *chan, const stru
                   struct kv_select_result *res, struct err *why);
 /** The target, which is there, offers SELECT on its KV and CSD namespaces. */
 void daemon_queries_offer(struct daemon *d);
+/** Writes the counters of the service, if it runs, to the log. */
+void daemon_queries_log(struct rt_task *t, struct daemon *d);
 /** Nobody asks any more. */
 void daemon_queries_end(struct rt_task *t, struct daemon *d);
 

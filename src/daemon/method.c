@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-const struct method *const method_tables[] = {method_kvdev, method_bdev, method_nvmf, NULL};
+const struct method *const method_tables[] = {method_kvdev, method_bdev, method_query, method_nvmf,
+                                              NULL};
 
 const struct method *method_find(const char *name)
 {

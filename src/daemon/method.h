@@ -31,7 +31,7 @@ struct method {
 
 /** All tables of methods, NULL ends each; the outer one as well. */
 extern const struct method *const method_tables[];
-extern const struct method method_bdev[], method_kvdev[], method_nvmf[];
+extern const struct method method_bdev[], method_kvdev[], method_query[], method_nvmf[];
 
 /** NULL: there is no such method. */
 const struct method *method_find(const char *name);

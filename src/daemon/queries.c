@@ -82,4 +82,28 @@ void daemon_queries_end(struct rt_task *t, struct daemon *d)
 
     if (svc != NULL)
         query_service_free(t, svc);
+    free((void *)(uintptr_t)d->query.engine);
+    free((void *)(uintptr_t)d->query.worker);
+    d->query = (struct query_config){0};
+}
+
+/* Histograms are large: on the heap. */
+void daemon_queries_log(struct rt_task *t, struct daemon *d)
+{
+    struct query_service *svc = atomic_load(&d->queries);
+    CLEANUP(free_p) struct query_stats *s = svc != NULL ? calloc(1, sizeof(*s)) : NULL;
+
+    if (s == NULL || query_stats(t, svc, s) < 0)
+        return;
+    log_info("stats: queries: %lu done, %lu failed, %lu cancelled, %lu took too long; %u run, %u "
+             "wait, %u processes, of which %lu died",
+             s->done, s->failed, s->cancelled, s->timed_out, s->running, s->waiting, s->workers,
+             s->worker_deaths);
+    log_info(
+        "stats: queries: %lu of %lu bytes read, %lu bytes of answers; run p50 %llu us, p99 "
+        "%llu us; waited p50 %llu us, p99 %llu us; schemas found out %lu, remembered %lu",
+        s->read_bytes, s->object_bytes, s->result_bytes,
+        hist_percentile(&s->run_ns, 0.5) / NS_PER_US, hist_percentile(&s->run_ns, 0.99) / NS_PER_US,
+        hist_percentile(&s->queue_ns, 0.5) / NS_PER_US,
+        hist_percentile(&s->queue_ns, 0.99) / NS_PER_US, s->schemas_sniffed, s->schemas_remembered);
 }

@@ -148,6 +148,7 @@ void daemon_log_stats(struct rt_task *t, struct daemon *d)
                  s.selects, s.selects_failed, r.results, r.bytes, r.mem_bytes, r.spilled, r.evicted,
                  r.expired);
     }
+    daemon_queries_log(t, d);
     list_for_each (dev, &d->devs, struct daemon_dev, link)
         log_dev(t, dev);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Shards share the device's free clusters. Each says how many segments it may still need of them
- * to be able to checkpoint, collect and delete; what the others need so is no room for this one's data.
+ * to be able to checkpoint, collect and delete; what the others need so is no room for its data.
  * When little is free, each keeps no more than that, and who was refused is told of what is given
  * back.
  */

@@ -25,6 +25,22 @@ const char *qw_input_compression(const char *compression)
     return strcmp(compression, "none") == 0 ? "uncompressed" : compression;
 }
 
+void qw_input_buffers(FILE *f, const struct qw_query *q, bool packed, bool long_lines)
+{
+    uint64_t line = long_lines ? 16u << 20 : 2u << 20, size = 2 * line, largest = 0;
+
+    for (unsigned i = 0; i < q->nobjects; i++)
+        if (q->objects[i].size > largest)
+            largest = q->objects[i].size;
+    /* The engine takes memory for a whole buffer, and a small object needs a small one. */
+    if (!packed && largest < size)
+        size = largest < 32768 ? 32768 : largest + 4096;
+    if (line > size)
+        line = size;
+    fprintf(f, ", max_line_size=%llu, buffer_size=%llu", (unsigned long long)line,
+            (unsigned long long)size);
+}
+
 int qw_input_failed(int rc, struct qw_text *why)
 {
     char *ours = strstr(why->s, "\n\nLINE ");
@@ -64,13 +80,13 @@ static void write_columns(FILE *f, const json_t *columns)
     fputs("}", f);
 }
 
-static void write_csv(FILE *f, const json_t *schema)
+static void write_csv(FILE *f, const struct qw_query *q, const json_t *schema)
 {
     static const char *const optional[][2] = {{"newline", "new_line"},
                                               {"dateformat", "dateformat"},
                                               {"timestampformat", "timestampformat"}};
 
-    fputs(", auto_detect=false, " QW_CSV_BUFFERS, f);
+    fputs(", auto_detect=false", f);
     write_text(f, schema, "delim", "delim");
     write_text(f, schema, "quote", "quote");
     write_text(f, schema, "escape", "escape");
@@ -78,6 +94,8 @@ static void write_csv(FILE *f, const json_t *schema)
     for (size_t i = 0; i < sizeof(optional) / sizeof(optional[0]); i++)
         if (*text_of(schema, optional[i][0]))
             write_text(f, schema, optional[i][0], optional[i][1]);
+    qw_input_buffers(f, q, strcmp(text_of(schema, "compression"), "none") != 0,
+                     json_is_true(json_object_get(schema, "long_lines")));
     fprintf(f, ", skip=%lld, header=%s",
             (long long)json_integer_value(json_object_get(schema, "skip")),
             json_is_true(json_object_get(schema, "header")) ? "true" : "false");
@@ -94,7 +112,7 @@ static void write_table(FILE *f, const struct qw_query *q, const json_t *schema)
         write_columns(f, json_object_get(schema, "columns"));
     }
     if (strcmp(format, "csv") == 0)
-        write_csv(f, schema);
+        write_csv(f, q, schema);
     fputs(")", f);
 }
 

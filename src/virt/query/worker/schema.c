@@ -137,7 +137,8 @@ static bool csv_ok(const json_t *schema)
         if (!json_is_string(json_object_get(schema, texts[i])))
             return false;
     return json_is_integer(skip) && json_integer_value(skip) >= 0 &&
-           json_is_boolean(json_object_get(schema, "header"));
+           json_is_boolean(json_object_get(schema, "header")) &&
+           json_is_boolean(json_object_get(schema, "long_lines"));
 }
 
 bool qw_schema_ok(const json_t *schema)

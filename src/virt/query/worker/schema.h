@@ -7,15 +7,18 @@
  *   {"format": "csv"|"json"|"parquet", "compression": "none"|"gzip"|"zstd",
  *    "columns": [[name, type], ...]}                                    csv, json
  *   "delim", "quote", "escape", "newline", "comment", "dateformat", "timestampformat": text,
- *   "skip": n, "header": bool                                           csv
+ *   "skip": n, "header": bool, "long_lines": bool                       csv
  */
 #ifndef KVASIR_QUERY_WORKER_SCHEMA_H
 #define KVASIR_QUERY_WORKER_SCHEMA_H
 
 #include "virt/query/worker/query.h"
 
-/* Lines of CSV may be that long: a million columns have their names in the first. */
-#define QW_CSV_BUFFERS "max_line_size=16777216, buffer_size=33554432"
+/**
+ * Writes how much read_csv() may hold of an object, and of a line of it: as much as there is, up
+ * to 4 MiB, or with `long_lines` 32 MiB, as for a million columns with their names in one line.
+ */
+void qw_input_buffers(FILE *f, const struct qw_query *q, bool packed, bool long_lines);
 
 /** Columns from the user's "NAME TYPE, "a name" TYPE(1, 2)"; the types are the engine's. */
 int qw_schema_columns(const char *text, json_t **out, struct qw_text *why);

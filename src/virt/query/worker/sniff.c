@@ -124,7 +124,7 @@ struct look {
 };
 
 static int ask_sniffer(const struct qw_query *q, unsigned object, const struct look *look,
-                       const char *more, json_t **out, struct qw_text *why)
+                       const char *more, bool long_lines, json_t **out, struct qw_text *why)
 {
     char *sql = NULL;
     size_t len;
@@ -135,21 +135,25 @@ static int ask_sniffer(const struct qw_query *q, unsigned object, const struct l
     fprintf(f, "SELECT to_json(t)::VARCHAR FROM sniff_csv('" QW_PATH_OBJECT "%u', compression='%s'",
             object, look->compression);
     write_given(f, q);
-    fprintf(f, ", %s) t", more);
+    qw_input_buffers(f, q, strcmp(look->compression, "none") != 0, long_lines);
+    fprintf(f, "%s) t", more);
     fclose(f);
     return select_json(sql, out, why);
 }
 
-/* The engine tries every delimiter with every quote, escape and comment, on large buffers. Most
- * objects have the usual ones, which a fraction of that finds. */
+/* The engine tries every delimiter with every quote, escape and comment. Most objects have the
+ * usual ones, which a fraction of that finds; and few have lines that need large buffers. */
 static int sniff_csv(const struct qw_query *q, unsigned object, const struct look *look,
-                     json_t **out, struct qw_text *why)
+                     json_t **out, bool *out_long_lines, struct qw_text *why)
 {
+    *out_long_lines = false;
     if (look->plain && !*q->quote && !*q->escape &&
-        ask_sniffer(q, object, look, "quote='\"', escape='\"', comment='', buffer_size=2097152",
-                    out, why) == 0)
+        ask_sniffer(q, object, look, ", quote='\"', escape='\"', comment=''", false, out, why) == 0)
         return 0;
-    return ask_sniffer(q, object, look, QW_CSV_BUFFERS, out, why);
+    if (ask_sniffer(q, object, look, "", false, out, why) == 0)
+        return 0;
+    *out_long_lines = true;
+    return ask_sniffer(q, object, look, "", true, out, why);
 }
 
 /* What sniff_csv() calls a text that there is none of. */
@@ -177,7 +181,8 @@ static bool may_quote(const struct qw_query *q, const json_t *sniffed, const str
     return !*text_of(sniffed, "Quote") && !*q->quote && !look->quotes;
 }
 
-static json_t *csv_schema(const struct qw_query *q, const json_t *sniffed, const struct look *look)
+static json_t *csv_schema(const struct qw_query *q, const json_t *sniffed, const struct look *look,
+                          bool long_lines)
 {
     const char *quote = text_of(sniffed, "Quote"), *escape = text_of(sniffed, "Escape");
     const char *newline = text_of(sniffed, "NewLineDelimiter");
@@ -187,12 +192,12 @@ static json_t *csv_schema(const struct qw_query *q, const json_t *sniffed, const
     else if (*quote && !*escape && !*q->escape)
         escape = quote;
     return json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:O, s:O, s:o}", "format", "csv",
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:O, s:O, s:b, s:o}", "format", "csv",
         "compression", look->compression, "delim", text_of(sniffed, "Delimiter"), "quote", quote,
         "escape", escape, "newline", newline, "comment", text_of(sniffed, "Comment"), "dateformat",
         text_of(sniffed, "DateFormat"), "timestampformat", text_of(sniffed, "TimestampFormat"),
         "skip", json_object_get(sniffed, "SkipRows"), "header",
-        json_object_get(sniffed, "HasHeader"), "columns",
+        json_object_get(sniffed, "HasHeader"), "long_lines", long_lines, "columns",
         pairs(json_object_get(sniffed, "Columns")));
 }
 
@@ -241,10 +246,13 @@ static int add_object(const struct qw_query *q, unsigned first, unsigned object,
                       const struct look *look, json_t *schema, struct qw_text *why)
 {
     json_t *columns = json_object_get(schema, "columns"), *more, *sniffed = NULL;
-    int rc = sniff_csv(q, object, look, &sniffed, why);
+    bool long_lines;
+    int rc = sniff_csv(q, object, look, &sniffed, &long_lines, why);
 
     if (rc < 0)
         return rc;
+    if (long_lines)
+        json_object_set(schema, "long_lines", json_true());
     more = pairs(json_object_get(sniffed, "Columns"));
     if (!same_names(columns, more))
         rc = qw_fail(why, -EBADMSG,
@@ -278,25 +286,27 @@ static json_t *csv_as_told(const struct qw_query *q, const char *compression)
 {
     const char *quote = *q->quote ? q->quote : "\"";
 
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:b}", "format", "csv",
-                     "compression", compression, "delim", q->delim, "quote", quote, "escape",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:b, s:b}", "format",
+                     "csv", "compression", compression, "delim", q->delim, "quote", quote, "escape",
                      *q->escape ? q->escape : quote, "newline", "", "comment", "", "dateformat", "",
-                     "timestampformat", "", "skip", 0, "header", strcmp(q->header, "yes") == 0);
+                     "timestampformat", "", "skip", 0, "header", strcmp(q->header, "yes") == 0,
+                     "long_lines", 0);
 }
 
 static int find_csv(const struct qw_query *q, unsigned first, const struct look *look, json_t **out,
                     struct qw_text *why)
 {
     json_t *sniffed = NULL, *schema;
+    bool long_lines;
     int rc = 0;
 
     if (*q->schema && *q->delim && strcmp(q->header, "auto") != 0) {
         schema = csv_as_told(q, look->compression);
     } else {
-        rc = sniff_csv(q, first, look, &sniffed, why);
+        rc = sniff_csv(q, first, look, &sniffed, &long_lines, why);
         if (rc < 0)
             return rc;
-        schema = csv_schema(q, sniffed, look);
+        schema = csv_schema(q, sniffed, look, long_lines);
         json_decref(sniffed);
     }
     if (!schema)

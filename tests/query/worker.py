@@ -30,7 +30,7 @@ class Answer:
     """What a query got. `rc` is None when its process ended without saying so."""
 
     def __init__(self):
-        self.data, self.rc, self.text, self.rows, self.schema = b"", None, "", 0, None
+        self.data, self.rc, self.text, self.rows, self.schema = bytearray(), None, "", 0, None
         self.status, self.rss_bytes, self.cpu_us, self.read_bytes, self.seconds = 0, 0, 0, 0, 0.0
         self.timed_out = self.too_large = False
 

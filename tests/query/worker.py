@@ -83,7 +83,10 @@ class Worker:
                 piece = data(b, min(want, size - b)) if callable(data) else data[b:b + want]
                 self.window[slot * SLOT_BYTES:slot * SLOT_BYTES + len(piece)] = piece
                 answer.read_bytes += len(piece)
-                self.send(DATA, a=len(piece), slot=slot)
+                try:
+                    self.send(DATA, a=len(piece), slot=slot)
+                except BrokenPipeError:
+                    pass  # it has what it wanted; its last words are still to be read
                 continue
             assert length <= (RESULT_BYTES if kind == RESULT else JSON_BYTES), (kind, length)
             body = self.receive(length, deadline)

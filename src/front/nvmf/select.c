@@ -103,9 +103,20 @@ static int take(struct rt_task *t, void *arg, const void *buf, size_t len)
     return rc;
 }
 
+/* The first line of a text, which may quote what a host has sent, as it may stand in a log. */
+static void first_line(const char *text, char *out, size_t size)
+{
+    size_t n = 0;
+
+    for (; n + 1 < size && text[n] != '\0' && text[n] != '\n'; n++)
+        out[n] = (unsigned char)text[n] < ' ' || text[n] == 0x7f ? '?' : text[n];
+    out[n] = '\0';
+}
+
 static void log_failure(const struct nvmf_cmd *cmd, int rc, const struct err *why)
 {
     struct nvmf_local *l = cmd->conn->local;
+    char text[ERR_TEXT_MAX];
     uint64_t now = rt_now();
 
     /* Statements are the hosts': as many wrong ones as they like do not fill the log. */
@@ -113,8 +124,9 @@ static void log_failure(const struct nvmf_cmd *cmd, int rc, const struct err *wh
         l->selects_unlogged++;
         return;
     }
+    first_line(why->text[0] != '\0' ? why->text : err_str(rc), text, sizeof(text));
     log_info("nvmf: namespace %u: a query of %s failed: %s%s", cmd->ns->nsid,
-             cmd->conn->ctrlr->hostnqn, why->text[0] != '\0' ? why->text : err_str(rc),
+             cmd->conn->ctrlr->hostnqn, text,
              l->selects_unlogged > 0 ? " (and others before)" : "");
     l->select_log_ns = now;
     l->selects_unlogged = 0;

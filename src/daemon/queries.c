@@ -99,6 +99,9 @@ void daemon_queries_log(struct rt_task *t, struct daemon *d)
              "wait, %u processes, of which %lu died",
              s->done, s->failed, s->cancelled, s->timed_out, s->running, s->waiting, s->workers,
              s->worker_deaths);
+    log_info("stats: queries: workers made in p50 %llu us, p99 %llu us",
+             hist_percentile(&s->spawn_ns, 0.5) / NS_PER_US,
+             hist_percentile(&s->spawn_ns, 0.99) / NS_PER_US);
     log_info(
         "stats: queries: %lu of %lu bytes read, %lu bytes of answers; run p50 %llu us, p99 "
         "%llu us; waited p50 %llu us, p99 %llu us; schemas found out %lu, remembered %lu",

@@ -89,6 +89,7 @@ void query_pool_ready(struct query_service *svc, struct query_worker *w, int64_t
     }
     w->pid = (pid_t)value;
     svc->nspawning--;
+    hist_add(&svc->stats.spawn_ns, rt_now_exact() - w->asked_ns);
     w->state = QUERY_READY;
     list_add_tail(&svc->ready, &w->ready_link);
     svc->nready++;
@@ -194,6 +195,7 @@ static int make(struct rt_task *t, struct query_service *svc)
     list_add_tail(&svc->workers, &w->link);
     svc->nworkers++;
     svc->nspawning++;
+    w->asked_ns = rt_now_exact();
     rc = query_zygote_send(t, svc, QW_SPAWN, tag, theirs, 2);
     rt_close_p(&theirs[0]);
     rt_close_p(&theirs[1]);

@@ -46,6 +46,7 @@ struct query_stats {
     uint64_t schemas_sniffed, schemas_remembered;
     unsigned running, waiting, workers;
     struct hist run_ns, queue_ns;
+    struct hist spawn_ns; /* making a worker ahead */
 };
 /** From any reactor. */
 int query_stats(struct rt_task *t, struct query_service *svc, struct query_stats *out);

@@ -58,6 +58,7 @@ struct query_worker {
     uint32_t tag;
     pid_t pid;
     enum query_worker_state state;
+    uint64_t asked_ns; /* when the zygote was asked for it */
     struct query_pair pair;
     bool exited;
     bool killed; /* by us */

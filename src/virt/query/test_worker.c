@@ -213,6 +213,8 @@ static pid_t fork_worker(const struct qw_ctl *c, int stream_fd, int window_fd)
 
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        signal(SIGSEGV, SIG_DFL); /* a sanitizer's report would take a second */
+        signal(SIGBUS, SIG_DFL);
         close(QW_ZYGOTE_FD);
         stream = stream_fd;
         window = mmap(NULL, QW_WINDOW_BYTES, PROT_READ, MAP_SHARED, window_fd, 0);

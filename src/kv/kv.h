@@ -284,9 +284,9 @@ struct kv_check_report {
     uint64_t live_bytes, segments_used, segments;
 };
 /**
- * Verifies what is stored; changes nothing. Nobody uses the device meanwhile: best opened for
- * reading only. 0 when all could be looked at, whatever was found; -ENOTSUP the driver cannot;
- * -EIO, -ENOMEM, ...
+ * Verifies what is stored; changes and repairs nothing. Others may use the device meanwhile: it is
+ * checked as of the beginning. 0 when all could be looked at, whatever was found; -ENOTSUP the
+ * driver cannot; -ESTALE it changed too fast; -ECANCELED it is being closed; -EIO, -ENOMEM, ...
  */
 int kv_check(struct rt_task *t, struct kv_dev *dev, const struct kv_check_opts *opts,
              struct kv_check_report *out);

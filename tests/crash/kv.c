@@ -23,6 +23,16 @@ void kv_subject_shards(unsigned n)
     snprintf(walk_more, sizeof(walk_more), "--shards %u ", n);
 }
 
+void kv_subject_opts(const char *params)
+{
+    static char uri[400];
+    size_t used = strlen(walk_more);
+
+    snprintf(uri, sizeof(uri), "%s&%s", kv_subject_uri, params);
+    kv_subject_uri = uri;
+    snprintf(walk_more + used, sizeof(walk_more) - used, "--opts '%s' ", params);
+}
+
 static struct kvm_state seen[KVM_KEYS]; /* by the look before this one */
 
 static int open_kv(struct rt_task *t, struct kv_dev **out, struct err *why)

@@ -42,6 +42,8 @@ void kv_work_reset(bool acks_are_durable);
 extern const char *kv_subject_uri;
 /** The store has so many shards. */
 void kv_subject_shards(unsigned n);
+/** More parameters for its URI, as they stand there: "compress=lz4&sync=no". Before it is used. */
+void kv_subject_opts(const char *params);
 
 /** Reads the whole store and compares it with kvm_view(). 0 or -EILSEQ. `at` gets what was seen. */
 int kv_look(struct rt_task *t, struct kv_dev *dev, struct look *l, uint8_t at[KVM_KEYS]);

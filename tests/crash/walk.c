@@ -194,7 +194,7 @@ void walk_sessions(struct disk_arena *session)
 
 static uint64_t disk_bytes;
 
-char walk_more[32];
+char walk_more[WALK_MORE_MAX];
 
 void walk_disk_bytes(uint64_t bytes)
 {

@@ -479,6 +479,10 @@ int bkv_checkpoint_at(struct rt_task *t, struct bkv *s, struct bkv_hold *hold,
                       struct bkv_tree **out_tree, struct bkv_stop *stop);
 /** Goes on from the stop. */
 void bkv_stop_end(struct bkv *s, struct bkv_stop *stop);
+/** The same; `at` is called when that tree and the accounts that go with it are the store's, before
+ * anything else happens. It must not wait. */
+int bkv_checkpoint_seen(struct rt_task *t, struct bkv *s, struct bkv_hold *hold,
+                        struct bkv_tree **out_tree, void (*at)(void *arg), void *arg);
 
 /**
  * Frees segments that the collector has emptied without merging anything: the tree still has places

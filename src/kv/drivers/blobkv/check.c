@@ -5,10 +5,14 @@
 #include "kv/drivers/blobkv/chunk.h"
 #include "kv/drivers/blobkv/fence.h"
 #include "kv/drivers/blobkv/leaf.h"
+#include "kv/drivers/blobkv/snap.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+#define SLOT_TRIES 20u
+#define SLOT_PAUSE_NS (5 * NS_PER_MS)
 
 static const struct bytes no_key;
 
@@ -36,15 +40,36 @@ static const char *stream_name(unsigned stream)
     return stream < BKV_STREAMS ? names[stream] : "unknown";
 }
 
-/* Bytes of a segment that something may be in. */
-static uint32_t end_of(const struct bkv *s, uint32_t idx)
+/* The instant that is checked: what is in memory about it, before anything else happens. */
+static void instant(void *arg)
 {
-    const struct bkv_seg *g = &s->seg[idx];
+    struct bkv_ck *ck = arg;
+    const struct bkv *s = ck->s;
 
-    return g->state == BKV_SEG_OPEN ? s->pos[g->stream].offset : g->end;
+    ck->super = s->super;
+    for (uint32_t i = 0; i < ck->nsegs; i++) {
+        const struct bkv_seg *g = &s->seg[i];
+
+        ck->seg[i] = (struct bkv_ck_seg){
+            .order = g->order,
+            .gen = g->gen,
+            .end = g->state == BKV_SEG_OPEN ? s->pos[g->stream].offset : g->end,
+            .live = g->live_tree,
+            .state = g->state,
+            .stream = g->stream,
+        };
+    }
 }
 
-static bool in_use(const struct bkv_seg *g)
+/* Whether there is any use in going on: what is checked may be gone. */
+static int go_on(const struct bkv_ck *ck)
+{
+    if (ck->s->closing)
+        return -ECANCELED;
+    return ck->snap != NULL && ck->snap->stale ? -ESTALE : 0;
+}
+
+static bool in_use(const struct bkv_ck_seg *g)
 {
     return g->state == BKV_SEG_OPEN || g->state == BKV_SEG_SEALED;
 }
@@ -54,23 +79,23 @@ bool bkv_ck_ref(struct bkv_ck *ck, enum bkv_ck_who who, const char *structure, s
 {
     struct bkv *s = ck->s;
     uint32_t idx = bkv_seg_of(s, addr), at = (uint32_t)(addr & (s->segment_bytes - 1));
-    const struct bkv_seg *g;
+    const struct bkv_ck_seg *g;
 
-    if (addr >> s->segment_shift >= s->nsegs || idx == 0) {
+    if (addr >> s->segment_shift >= ck->nsegs || idx == 0) {
         bkv_ck_say(ck, KV_ERROR, structure, addr, key, "it would be outside of all segments");
         return false;
     }
-    g = &s->seg[idx];
+    g = &ck->seg[idx];
     ck->refs[(size_t)idx * BKV_CK_WHOS + who] += len;
     if (!in_use(g) || (g->stream != one && g->stream != two)) {
         bkv_ck_say(ck, KV_ERROR, structure, addr, key, "segment %u is %s", idx,
                    in_use(g) ? stream_name(g->stream) : "free");
         return false;
     }
-    if (at < s->sector_bytes || len > end_of(s, idx) || at > end_of(s, idx) - len) {
+    if (at < s->sector_bytes || len > g->end || at > g->end - len) {
         bkv_ck_say(ck, KV_ERROR, structure, addr, key,
                    "bytes %u to %u of segment %u, of which %u are in use", at, at + len - 1, idx,
-                   end_of(s, idx));
+                   g->end);
         return false;
     }
     return true;
@@ -78,22 +103,43 @@ bool bkv_ck_ref(struct bkv_ck *ck, enum bkv_ck_who who, const char *structure, s
 
 /* --- super slots and heads -------------------------------------------------------------------- */
 
+/* One slot: 0; -EBADMSG and such, with text. A checkpoint may be writing it: what is half of it is
+ * whole when it is looked at again. */
+static int check_slot(struct rt_task *t, struct bkv_ck *ck, unsigned slot, bool *out_good,
+                      struct err *why)
+{
+    for (unsigned tries = 0; tries < SLOT_TRIES; tries++) {
+        int rc =
+            blob_read(t, ck->s->chan, ck->s->blob, ck->page, bkv_super_addr(slot), BKV_PAGE_BYTES);
+
+        if (rc < 0)
+            return rc;
+        rc = bkv_super_check((const struct bkv_super *)ck->page, slot, why);
+        *out_good = rc == 0;
+        if (rc == 0 || ck->snap == NULL)
+            return 0;
+        rc = rt_sleep(t, SLOT_PAUSE_NS);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
 static int check_slots(struct rt_task *t, struct bkv_ck *ck)
 {
     unsigned good = 0;
 
     for (unsigned slot = 0; slot < 2; slot++) {
         struct err why = {""};
-        int rc =
-            blob_read(t, ck->s->chan, ck->s->blob, ck->page, bkv_super_addr(slot), BKV_PAGE_BYTES);
+        bool right = false;
+        int rc = check_slot(t, ck, slot, &right, &why);
 
         if (rc < 0)
             return rc;
-        rc = bkv_super_check((const struct bkv_super *)ck->page, slot, &why);
-        if (rc < 0)
+        if (!right)
             bkv_ck_say(ck, KV_WARNING, "super slot", bkv_super_addr(slot), no_key,
                        "%s; the other one counts until the next checkpoint", why.text);
-        good += rc == 0;
+        good += right;
     }
     if (good == 0)
         bkv_ck_say(ck, KV_ERROR, "super slot", 0, no_key, "neither of the two is valid");
@@ -103,7 +149,7 @@ static int check_slots(struct rt_task *t, struct bkv_ck *ck)
 static int check_head(struct rt_task *t, struct bkv_ck *ck, uint32_t idx)
 {
     struct bkv *s = ck->s;
-    const struct bkv_seg *g = &s->seg[idx];
+    const struct bkv_ck_seg *g = &ck->seg[idx];
     uint64_t addr = (uint64_t)idx << s->segment_shift;
     struct bkv_seg_info info;
     int rc;
@@ -151,7 +197,7 @@ static int walk_blocks(struct rt_task *t, struct bkv_ck *ck, uint32_t idx)
 {
     struct bkv *s = ck->s;
     uint64_t base = (uint64_t)idx << s->segment_shift;
-    uint32_t end = end_of(s, idx), number = 0;
+    uint32_t end = ck->seg[idx].end, number = 0;
 
     for (uint32_t at = 0; at < end; at += (uint32_t)MIB) {
         uint32_t n = (uint32_t)MIN((uint64_t)end - at, MIB);
@@ -165,7 +211,7 @@ static int walk_blocks(struct rt_task *t, struct bkv_ck *ck, uint32_t idx)
         struct bkv_block_info b;
 
         if (end - at < sizeof(struct bkv_block_head) ||
-            bkv_block_head_decode(ck->buf + at, base + at, s->seg[idx].gen, (uint32_t)s->secret[0],
+            bkv_block_head_decode(ck->buf + at, base + at, ck->seg[idx].gen, (uint32_t)s->secret[0],
                                   &b) < 0 ||
             b.len_bytes > end - at || b.number != number) {
             bkv_ck_say(ck, KV_WARNING, "block", base + at, no_key,
@@ -174,7 +220,7 @@ static int walk_blocks(struct rt_task *t, struct bkv_ck *ck, uint32_t idx)
                        number, idx);
             return 0;
         }
-        if (walk_records(ck, base + at, s->seg[idx].gen, ck->buf + at, &b) < 0)
+        if (walk_records(ck, base + at, ck->seg[idx].gen, ck->buf + at, &b) < 0)
             bkv_ck_say(ck, KV_WARNING, "block", base + at, no_key,
                        "block %u of segment %u has a damaged record", number, idx);
         at += (uint32_t)round_up_u64(b.len_bytes, s->sector_bytes);
@@ -184,20 +230,21 @@ static int walk_blocks(struct rt_task *t, struct bkv_ck *ck, uint32_t idx)
 
 static int check_segments(struct rt_task *t, struct bkv_ck *ck)
 {
-    struct bkv *s = ck->s;
     int rc = 0;
 
-    for (uint32_t i = 1; i < s->nsegs && rc == 0; i++) {
-        const struct bkv_seg *g = &s->seg[i];
+    for (uint32_t i = 1; i < ck->nsegs && rc == 0; i++) {
+        const struct bkv_ck_seg *g = &ck->seg[i];
 
         if (!in_use(g))
             continue;
         ck->rep->segments_used++;
-        rc = check_head(t, ck, i);
+        rc = go_on(ck);
+        if (rc == 0)
+            rc = check_head(t, ck, i);
         if (rc == 0 && !ck->opts->quick && (g->stream == BKV_HOT || g->stream == BKV_COLD))
             rc = walk_blocks(t, ck, i);
     }
-    ck->rep->segments = s->nsegs - 1;
+    ck->rep->segments = ck->nsegs - 1;
     return rc;
 }
 
@@ -208,8 +255,8 @@ static int check_root(struct rt_task *t, struct bkv_ck *ck)
 {
     struct bkv *s = ck->s;
 
-    for (uint32_t i = 0; i < le32_get(s->super.nextents); i++) {
-        const struct bkv_root_extent *e = &s->super.extent[i];
+    for (uint32_t i = 0; i < le32_get(ck->super.nextents); i++) {
+        const struct bkv_root_extent *e = &ck->super.extent[i];
         uint64_t addr = le64_get(e->addr);
         uint32_t len = le32_get(e->len), crc = bkv_crc(addr, 0, NULL, 0);
 
@@ -234,7 +281,7 @@ static int check_root(struct rt_task *t, struct bkv_ck *ck)
 static void check_fence(struct bkv_ck *ck, uint64_t leaf, uint64_t addr, struct bytes key,
                         bool first)
 {
-    const struct bkv_tree *tree = ck->s->tree;
+    const struct bkv_tree *tree = ck->tree;
     uint64_t which = first ? leaf : leaf + 1;
     struct bkv_fence_pos pos;
     struct bytes fence;
@@ -283,7 +330,7 @@ static int check_entries(struct rt_task *t, struct bkv_ck *ck, uint64_t leaf, ui
 static int check_leaf(struct rt_task *t, struct bkv_ck *ck, uint64_t leaf)
 {
     struct bkv *s = ck->s;
-    const struct bkv_fence_slot *f = bkv_fence_at(s->tree, bkv_fence_pos(s->tree, leaf));
+    const struct bkv_fence_slot *f = bkv_fence_at(ck->tree, bkv_fence_pos(ck->tree, leaf));
     uint64_t addr = bkv_fence_addr(f);
     int rc;
 
@@ -304,17 +351,19 @@ static int check_leaf(struct rt_task *t, struct bkv_ck *ck, uint64_t leaf)
 
 static int check_tree(struct rt_task *t, struct bkv_ck *ck)
 {
-    struct bkv *s = ck->s;
     int rc = 0;
 
-    for (uint64_t i = 0; i < bkv_tree_nleaves(s->tree) && rc == 0; i++)
-        rc = check_leaf(t, ck, i);
+    for (uint64_t i = 0; i < bkv_tree_nleaves(ck->tree) && rc == 0; i++) {
+        rc = go_on(ck);
+        if (rc == 0)
+            rc = check_leaf(t, ck, i);
+    }
     if (rc < 0)
         return rc;
-    if (ck->nkeys != bkv_tree_nkeys(s->tree) || ck->nkeys != le64_get(s->super.nkeys))
+    if (ck->nkeys != bkv_tree_nkeys(ck->tree) || ck->nkeys != le64_get(ck->super.nkeys))
         bkv_ck_say(ck, KV_ERROR, "root", 0, no_key,
                    "leaves have %lu keys, the fences say %lu and the super slot %lu", ck->nkeys,
-                   bkv_tree_nkeys(s->tree), le64_get(s->super.nkeys));
+                   bkv_tree_nkeys(ck->tree), le64_get(ck->super.nkeys));
     return 0;
 }
 
@@ -338,16 +387,19 @@ static int check_memtable(struct rt_task *t, struct bkv_ck *ck)
 
 static void check_account(struct bkv_ck *ck, uint32_t idx)
 {
+    const struct bkv_ck_seg *was = &ck->seg[idx];
     const struct bkv_seg *g = &ck->s->seg[idx];
     uint64_t addr = (uint64_t)idx << ck->s->segment_shift;
     uint64_t tree = ck->refs[(size_t)idx * BKV_CK_WHOS + BKV_CK_TREE];
     uint64_t mem = ck->refs[(size_t)idx * BKV_CK_WHOS + BKV_CK_MEM];
 
     ck->rep->live_bytes += tree + mem;
-    if (g->live_tree != tree)
+    if (was->live != tree)
         bkv_ck_say(ck, KV_ERROR, "segment table", addr, no_key,
                    "segment %u (%s): %u live bytes, the index refers to %lu", idx,
-                   stream_name(g->stream), g->live_tree, tree);
+                   stream_name(was->stream), was->live, tree);
+    if (ck->snap != NULL)
+        return; /* the others go on changing */
     if (g->live_active != mem)
         bkv_ck_say(ck, KV_ERROR, "segment table", addr, no_key,
                    "segment %u (%s): %u live bytes since the checkpoint, the log refers to %lu",
@@ -362,14 +414,15 @@ static int take_memory(struct bkv_ck *ck)
     size_t buf = MAX((size_t)BKV_CHUNK_HEAD_MAX + BKV_CHUNK_MAX + BKV_SLOT_BYTES,
                      (size_t)ck->s->segment_bytes);
 
-    ck->refs = calloc((size_t)ck->s->nsegs * BKV_CK_WHOS, sizeof(*ck->refs));
+    ck->refs = calloc((size_t)ck->nsegs * BKV_CK_WHOS, sizeof(*ck->refs));
+    ck->seg = calloc(ck->nsegs, sizeof(*ck->seg));
     ck->page = aligned_alloc(4096, BKV_PAGE_BYTES);
     ck->buf = aligned_alloc(4096, round_up_u64(buf, 4096));
     ck->value = malloc(BKV_INLINE_MAX);
     ck->key = malloc(2 * (size_t)BKV_KEY_MAX);
     ck->scratch = malloc(BKV_SCRATCH_BYTES);
-    if (ck->refs == NULL || ck->page == NULL || ck->buf == NULL || ck->value == NULL ||
-        ck->key == NULL || ck->scratch == NULL)
+    if (ck->refs == NULL || ck->seg == NULL || ck->page == NULL || ck->buf == NULL ||
+        ck->value == NULL || ck->key == NULL || ck->scratch == NULL)
         return -ENOMEM;
     ck->last = ck->key + BKV_KEY_MAX;
     return 0;
@@ -382,6 +435,7 @@ static void give_memory(struct bkv_ck **pck)
     if (ck == NULL)
         return;
     free(ck->refs);
+    free(ck->seg);
     free(ck->page);
     free(ck->buf);
     free(ck->value);
@@ -390,32 +444,67 @@ static void give_memory(struct bkv_ck **pck)
     free(ck);
 }
 
-int bkv_check(struct rt_task *t, struct bkv *s, const struct kv_check_opts *opts,
-              struct kv_check_report *out)
+static int check_all(struct rt_task *t, struct bkv_ck *ck)
 {
-    CLEANUP(give_memory) struct bkv_ck *ck = calloc(1, sizeof(*ck));
-    int rc;
+    int rc = check_slots(t, ck);
 
-    if (s->frozen != NULL)
-        return -EBUSY;
-    if (ck == NULL)
-        return -ENOMEM;
-    ck->s = s;
-    ck->opts = opts;
-    ck->rep = out;
-    rc = take_memory(ck);
-    if (rc == 0)
-        rc = check_slots(t, ck);
     if (rc == 0)
         rc = check_segments(t, ck);
     if (rc == 0)
         rc = check_root(t, ck);
     if (rc == 0)
         rc = check_tree(t, ck);
-    out->keys = ck->nkeys;
-    if (rc == 0)
+    ck->rep->keys = ck->nkeys;
+    if (rc == 0 && ck->snap == NULL)
         rc = check_memtable(t, ck);
-    for (uint32_t i = 1; i < s->nsegs && rc == 0; i++)
+    if (rc == 0)
+        rc = go_on(ck);
+    for (uint32_t i = 1; i < ck->nsegs && rc == 0; i++)
         check_account(ck, i);
     return rc;
+}
+
+/* Through a snapshot, which lasts at least until this returns. */
+static int check_snapshot(struct rt_task *t, struct bkv_ck *ck)
+{
+    struct bkv_snap *snap;
+    int rc = bkv_snap_take(t, ck->s, instant, ck, &snap);
+
+    if (rc < 0)
+        return rc;
+    rc = bkv_snap_enter(snap);
+    if (rc == 0) {
+        ck->snap = snap;
+        ck->tree = snap->tree;
+        rc = check_all(t, ck);
+        bkv_snap_leave(snap);
+    }
+    bkv_snap_end(snap);
+    return rc;
+}
+
+int bkv_check(struct rt_task *t, struct bkv *s, const struct kv_check_opts *opts,
+              struct kv_check_report *out)
+{
+    CLEANUP(give_memory) struct bkv_ck *ck = calloc(1, sizeof(*ck));
+    int rc;
+
+    if (ck == NULL)
+        return -ENOMEM;
+    ck->s = s;
+    ck->opts = opts;
+    ck->rep = out;
+    ck->nsegs = s->nsegs;
+    rc = take_memory(ck);
+    if (rc < 0)
+        return rc;
+    if (!s->opts.read_only) {
+        s->ntasks++; /* close waits for it, as for a task of the store */
+        rc = check_snapshot(t, ck);
+        bkv_task_ended(s);
+        return rc;
+    }
+    instant(ck);
+    ck->tree = s->tree;
+    return check_all(t, ck);
 }

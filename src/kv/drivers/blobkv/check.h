@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Verifies an open store: super slots, heads of segments, every leaf and fence, every record that
- * the index or a memtable names (place, number, key, checksum), the chunks of large values, and
- * that the live bytes of each segment and the number of keys are exactly what is referred to.
+ * Verifies a store, also while it is served: super slots, heads of segments, every leaf and fence,
+ * every record that the index or a memtable names (place, number, key, checksum), the chunks of
+ * large values, and that the live bytes of each segment and the number of keys are exactly what is
+ * referred to.
+ *
+ * A store that is open for writing is checked as of a snapshot, which begins with a checkpoint: all
+ * that was acknowledged before is in its tree, and a hold keeps it where it is while others store,
+ * delete, checkpoint and collect. What the accounts were at that instant is copied then. Of a store
+ * that is open for reading the present is checked: the tree, and what the log has since.
  */
 #ifndef KVASIR_KV_BLOBKV_CHECK_H
 #define KVASIR_KV_BLOBKV_CHECK_H
 
 #include "kv/drivers/blobkv/blobkv.h"
 
-/** On the home reactor, with nothing under way: no request, checkpoint or collection. As
- * kv_check(); -EBUSY a checkpoint is under way, or has failed and waits for its next try. */
+/** On the home reactor. As kv_check(); -ESTALE the store changed so fast that the snapshot kept too
+ * much (snapshot_pin=); -ECANCELED it is being closed; -ENOSPC, -EIO no checkpoint can be made. */
 int bkv_check(struct rt_task *t, struct bkv *s, const struct kv_check_opts *opts,
               struct kv_check_report *out);
 
@@ -19,8 +25,20 @@ int bkv_check(struct rt_task *t, struct bkv *s, const struct kv_check_opts *opts
 /* Who refers to a record: the accounts are kept apart. */
 enum bkv_ck_who { BKV_CK_TREE, BKV_CK_MEM, BKV_CK_WHOS };
 
+/* A segment as of the instant that is checked. */
+struct bkv_ck_seg {
+    uint64_t order;
+    uint32_t gen, end, live;
+    uint8_t state, stream;
+};
+
 struct bkv_ck {
     struct bkv *s;
+    struct bkv_snap *snap;       /* NULL: the present, of a store that nobody changes */
+    const struct bkv_tree *tree;
+    struct bkv_super super;
+    struct bkv_ck_seg *seg;      /* nsegs of them */
+    uint32_t nsegs;
     const struct kv_check_opts *opts;
     struct kv_check_report *rep;
     uint64_t *refs; /* BKV_CK_WHOS per segment: bytes referred to */

@@ -330,6 +330,101 @@ static int flips_task(struct rt_task *t, void *arg)
     return rc;
 }
 
+/* --- while it is served ----------------------------------------------------------------------- */
+
+struct writer {
+    struct rt_req done;
+    struct bed *b;
+    struct kv_chan *chan;
+    bool stop;
+};
+
+static int writer_task(struct rt_task *t, void *arg)
+{
+    struct writer *w = arg;
+    int rc = 0;
+
+    while (!w->stop && rc == 0) {
+        rc = work(t, w->b, w->chan, 20);
+        (void)rt_yield(t);
+    }
+    return rc;
+}
+
+/* Turns one bit of the record of a key that nobody changes. */
+static int plant(struct rt_task *t, struct bkv *s, struct bytes key, uint8_t *sector)
+{
+    struct bkv_place place;
+    uint64_t at;
+
+    CHECK(bkv_find(t, s, key, &place) == 0);
+    at = (place.addr + 100) & ~(uint64_t)4095;
+    CHECK(blob_read(t, s->chan, s->blob, sector, at, 4096) == 0);
+    sector[(place.addr + 100) % 4096] ^= 4;
+    CHECK(blob_write(t, s->chan, s->blob, sector, at, 4096, 0) == 0);
+    return 0;
+}
+
+static int live(struct rt_task *t, struct bed *b, struct kv_dev *kv, struct kv_chan *chan)
+{
+    struct kv_check_opts opts = {.found = found_loud, .arg = b};
+    struct bkv *s = kv_driver_dev(kv);
+    struct writer w = {.b = b, .chan = chan};
+    struct kv_check_report rep;
+    uint64_t before, checkpoints;
+    int rc = 0;
+
+    fill(b->got, 5000, 1);
+    CHECK(kv_store(t, chan, bytes_of_str("still"), bytes_make(b->got, 5000), 0) == 0);
+    rt_req_init_task(&w.done, t);
+    CHECK(rt_task_start("writer", writer_task, &w, &w.done, NULL) == 0);
+    for (unsigned i = 0; i < 25 && rc == 0; i++) {
+        before = s->stats.ops;
+        checkpoints = s->stats.checkpoints;
+        rc = kv_check(t, kv, &opts, &rep);
+        b->flips += s->stats.ops > before;                 /* others were served */
+        b->seen += s->stats.checkpoints > checkpoints + 1; /* and checkpoints made */
+        if (rc == 0 && rep.keys == 0)
+            rc = -ENODATA;
+    }
+    if (rc == 0 && b->found == 0) {
+        opts.found = found;
+        rc = plant(t, s, bytes_of_str("still"), b->sector);
+        if (rc == 0)
+            rc = kv_check(t, kv, &opts, &rep);
+        b->refused = (unsigned)rep.errors;
+    } else if (rc == 0) {
+        rc = -EBADMSG;
+    }
+    w.stop = true;
+    CHECK(rt_wait(t, &w.done) == 0);
+    return rc;
+}
+
+static int live_task(struct rt_task *t, void *arg)
+{
+    struct bed *b = arg;
+    struct err why = {""};
+    struct kv_chan *chan;
+    struct kv_dev *kv;
+    struct blk_dev *dev;
+    int rc;
+
+    CHECK(blk_open(t, DEV("chk-l"), &dev, &why) == 0);
+    CHECK(open_kv(t, URI("chk-l", "&checkpoint=1M&segment=256K&extents=3"), &kv, &chan, &why) == 0);
+    rc = live(t, b, kv, chan);
+    close_kv(t, kv, chan);
+    blk_close(t, dev);
+    if (rc < 0)
+        return rc;
+    fprintf(stderr, "%u checks under load, %u over checkpoints; %u errors after a flip\n", b->flips,
+            b->seen, b->refused);
+    CHECK(b->flips == 25);
+    CHECK(b->seen > 0);
+    CHECK(b->refused > 0);
+    return 0;
+}
+
 static void run(rt_task_fn fn)
 {
     struct rt_config cfg = {.poll = RT_POLL_NEVER, .buf_bytes = 4 * MIB};
@@ -362,11 +457,18 @@ static void flips_test(void **state)
     run(flips_task);
 }
 
+static void live_test(void **state)
+{
+    (void)state;
+    run(live_task);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(used_test),
         cmocka_unit_test(flips_test),
+        cmocka_unit_test(live_test),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

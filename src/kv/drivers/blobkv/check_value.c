@@ -256,8 +256,8 @@ int bkv_ck_record(struct rt_task *t, struct bkv_ck *ck, enum bkv_ck_who who, str
         return 0;
     }
     /* A segment that was emptied and freed before the next merge: memtables know better. */
-    if (who == BKV_CK_TREE && place->addr >> ck->s->segment_shift < ck->s->nsegs &&
-        bkv_is_stale(ck->s, place->addr) &&
+    if (who == BKV_CK_TREE && ck->snap == NULL &&
+        place->addr >> ck->s->segment_shift < ck->s->nsegs && bkv_is_stale(ck->s, place->addr) &&
         (bkv_memtab_find(ck->s->active, key) != NULL ||
          (ck->s->frozen != NULL && bkv_memtab_find(ck->s->frozen, key) != NULL)))
         return 0;

@@ -26,6 +26,8 @@ struct waiter {
     struct bkv_hold *hold;
     struct bkv_tree **out_tree;
     struct bkv_stop *stop;
+    void (*at)(void *arg); /* NULL: nobody wants to know */
+    void *arg;
 };
 
 /* One that is under way, or failed and will be tried again. */
@@ -720,6 +722,8 @@ static void answer(struct bkv *s, struct bkv_checkpoint_state *ck, int rc)
     while ((w = list_pop_entry(&ck->waiters, struct waiter, link)) != NULL) {
         if (w->hold != NULL && rc == 0)
             *w->out_tree = bkv_tree_ref(s->tree);
+        if (w->at != NULL && rc == 0)
+            w->at(w->arg);
         if (w->hold != NULL && rc < 0)
             bkv_release(s, w->hold);
         rt_req_complete(&w->req, rc);
@@ -797,6 +801,24 @@ int bkv_checkpointer(struct rt_task *t, void *store)
     return 0;
 }
 
+static int wait_for(struct rt_task *t, struct bkv *s, struct waiter *w)
+{
+    if (!s->dirty && s->frozen == NULL && w->stop == NULL) {
+        if (w->hold != NULL) {
+            bkv_hold(s, w->hold);
+            *w->out_tree = bkv_tree_ref(s->tree);
+        }
+        if (w->at != NULL)
+            w->at(w->arg);
+        return 0;
+    }
+    rt_req_init_task(&w->req, t);
+    rt_req_begin(&w->req);
+    list_add_tail(&s->checkpoint_waiting, &w->link);
+    bkv_checkpoint_wake(s);
+    return rt_wait(t, &w->req);
+}
+
 int bkv_checkpoint(struct rt_task *t, struct bkv *s, struct bkv_hold *hold,
                    struct bkv_tree **out_tree)
 {
@@ -808,16 +830,13 @@ int bkv_checkpoint_at(struct rt_task *t, struct bkv *s, struct bkv_hold *hold,
 {
     struct waiter w = {.hold = hold, .out_tree = out_tree, .stop = stop};
 
-    if (!s->dirty && s->frozen == NULL && stop == NULL) {
-        if (hold != NULL) {
-            bkv_hold(s, hold);
-            *out_tree = bkv_tree_ref(s->tree);
-        }
-        return 0;
-    }
-    rt_req_init_task(&w.req, t);
-    rt_req_begin(&w.req);
-    list_add_tail(&s->checkpoint_waiting, &w.link);
-    bkv_checkpoint_wake(s);
-    return rt_wait(t, &w.req);
+    return wait_for(t, s, &w);
+}
+
+int bkv_checkpoint_seen(struct rt_task *t, struct bkv *s, struct bkv_hold *hold,
+                        struct bkv_tree **out_tree, void (*at)(void *arg), void *arg)
+{
+    struct waiter w = {.hold = hold, .out_tree = out_tree, .at = at, .arg = arg};
+
+    return wait_for(t, s, &w);
 }

@@ -95,8 +95,8 @@ void bkv_snap_leave(struct bkv_snap *snap)
 
 /* --- open and close --------------------------------------------------------------------------- */
 
-int bkv_snap_make(struct rt_task *t, struct bkv *s, struct bkv_stop *stop,
-                  struct bkv_snap **out_snap)
+static int make(struct rt_task *t, struct bkv *s, struct bkv_stop *stop, void (*at)(void *arg),
+                void *arg, struct bkv_snap **out_snap)
 {
     CLEANUP(free_p) struct bkv_snap *snap = calloc(1, sizeof(*snap));
     int rc;
@@ -108,7 +108,8 @@ int bkv_snap_make(struct rt_task *t, struct bkv *s, struct bkv_stop *stop,
     list_init(&snap->link);
     snap->present = s->opts.read_only;
     if (!snap->present) {
-        rc = bkv_checkpoint_at(t, s, &snap->hold, &snap->tree, stop);
+        rc = at != NULL ? bkv_checkpoint_seen(t, s, &snap->hold, &snap->tree, at, arg)
+                        : bkv_checkpoint_at(t, s, &snap->hold, &snap->tree, stop);
         if (rc < 0)
             return rc;
         list_add_tail(&s->snaps, &snap->link);
@@ -116,6 +117,18 @@ int bkv_snap_make(struct rt_task *t, struct bkv *s, struct bkv_stop *stop,
     s->stats.snapshots++;
     *out_snap = take_ptr(&snap);
     return 0;
+}
+
+int bkv_snap_make(struct rt_task *t, struct bkv *s, struct bkv_stop *stop,
+                  struct bkv_snap **out_snap)
+{
+    return make(t, s, stop, NULL, NULL, out_snap);
+}
+
+int bkv_snap_take(struct rt_task *t, struct bkv *s, void (*at)(void *arg), void *arg,
+                  struct bkv_snap **out_snap)
+{
+    return make(t, s, NULL, at, arg, out_snap);
 }
 
 static int open_task(struct rt_task *t, void *arg)

@@ -45,6 +45,10 @@ int bkv_snap_make(struct rt_task *t, struct bkv *s, struct bkv_stop *stop,
 void bkv_snap_end(struct bkv_snap *snap);
 void bkv_snap_get_submit(struct bkv *s, struct kv_req *kv); /* KV_RETRIEVE, KV_STAT through one */
 
+/** One of the engine's own: as it was when `at` was called (see bkv_checkpoint_seen()). */
+int bkv_snap_take(struct rt_task *t, struct bkv *s, void (*at)(void *arg), void *arg,
+                  struct bkv_snap **out_snap);
+
 /** Nothing of it is used again until the user leaves. 0, or -ESTALE. */
 int bkv_snap_enter(struct bkv_snap *snap);
 void bkv_snap_leave(struct bkv_snap *snap);

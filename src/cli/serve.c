@@ -161,7 +161,8 @@ static int ready(struct rt_task *t, struct daemon *d, void *arg)
 
 static int serve_run(struct rt_task *t, struct cli *c)
 {
-    struct daemon_run run = {.config = serve_config, .ready = ready, .arg = c};
+    struct daemon_run run = {
+        .config = serve_config, .socket = opt_str(&c->opts, "socket"), .ready = ready, .arg = c};
     struct err why = {""};
     int rc;
 
@@ -191,6 +192,8 @@ static const struct opt serve_opts[] = {
      "longest answer of a query; no limit without it"},
     {"query-engine", 0, OPT_STR, false, "PATH", NULL,
      "libduckdb.so; where `make deps` or installing puts it without it"},
+    {"socket", 0, OPT_FILE, false, "PATH", NULL,
+     "answer kvasir check and kvasir stats there, by JSON-RPC"},
     {NULL},
 };
 

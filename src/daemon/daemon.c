@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Start, signals, stop. */
-#include "daemon/daemon.h"
+#include "daemon/rpc.h"
 
 #include "base/log.h"
 #include "rt/io.h"
@@ -123,7 +123,7 @@ static void serve(struct rt_task *t, struct daemon *d, struct signals *s)
     }
 }
 
-static void stop(struct rt_task *t, struct daemon *d, struct signals *s)
+static void stop(struct rt_task *t, struct daemon *d, struct rpc *rpc, struct signals *s)
 {
     struct rt_task *impatience = NULL;
     struct rt_req done;
@@ -132,6 +132,7 @@ static void stop(struct rt_task *t, struct daemon *d, struct signals *s)
     if (rt_task_start("impatience", impatience_task, s, &done, &impatience) < 0)
         impatience = NULL;
     rt_task_shield(t, true);
+    rpc_close(t, rpc);
     daemon_fini(t, d);
     if (impatience != NULL) {
         rt_task_cancel(impatience);
@@ -143,6 +144,7 @@ static void stop(struct rt_task *t, struct daemon *d, struct signals *s)
 int daemon_run(struct rt_task *t, const struct daemon_run *run, struct err *why)
 {
     struct signals signals;
+    struct rpc *rpc = NULL;
     struct daemon d;
     int rc;
 
@@ -151,11 +153,13 @@ int daemon_run(struct rt_task *t, const struct daemon_run *run, struct err *why)
         return err_set(why, rc, "signalfd: %s", err_str(rc));
     daemon_init(&d);
     rc = daemon_apply(t, &d, run->config, why);
+    if (rc == 0 && run->socket != NULL)
+        rc = rpc_open(t, &d, run->socket, &rpc, why);
     if (rc == 0 && run->ready != NULL)
         rc = run->ready(t, &d, run->arg);
     if (rc == 0)
         serve(t, &d, &signals);
-    stop(t, &d, &signals);
+    stop(t, &d, rpc, &signals);
     close(signals.fd);
     if (rc == 0)
         log_info("stopped");

@@ -90,6 +90,7 @@ void daemon_log_stats(struct rt_task *t, struct daemon *d);
 
 struct daemon_run {
     const json_t *config;
+    const char *socket; /* where the control plane answers (rpc.h); NULL: nowhere */
     /* Once everything is there; NULL: nothing. A failure stops the daemon. */
     int (*ready)(struct rt_task *t, struct daemon *d, void *arg);
     void *arg;

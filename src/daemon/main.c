@@ -18,6 +18,8 @@ static const struct opt main_opts[] = {
     {"config", 'c', OPT_FILE, false, "FILE", NULL, "what to serve, see kvasird.json(5)"},
     {"check", 0, OPT_FLAG, false, NULL, NULL, "look for mistakes in the configuration and end"},
     RUNTIME_OPTS,
+    {"socket", 0, OPT_FILE, false, "PATH", NULL,
+     "answer kvasir check and kvasir stats there, by JSON-RPC"},
     {"pid-file", 0, OPT_FILE, false, "FILE", NULL, "where to write the process id while serving"},
     {"user", 0, OPT_STR, false, "NAME", NULL,
      "become this user, and the groups it is in, once everything is open"},
@@ -108,7 +110,8 @@ static int ready(struct rt_task *t, struct daemon *d, void *arg)
 static int main_task(struct rt_task *t, void *arg)
 {
     struct program *p = arg;
-    struct daemon_run run = {.config = p->config, .ready = ready, .arg = p};
+    struct daemon_run run = {
+        .config = p->config, .socket = opt_str(&p->opts, "socket"), .ready = ready, .arg = p};
     struct err why = {""};
     int rc;
 

@@ -17,6 +17,15 @@ const struct method *method_find(const char *name)
     return NULL;
 }
 
+const struct method *method_find_look(const char *name)
+{
+    for (const struct method *m = method_look; m->name != NULL; m++) {
+        if (strcmp(m->name, name) == 0)
+            return m;
+    }
+    return NULL;
+}
+
 static bool type_fits(enum method_type type, const json_t *v)
 {
     switch (type) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Methods of the control plane: name, parameters, function. One table serves the configuration
- * file, `kvasird --check` and the manual page; a JSON-RPC server can stand on it as well. Names and
- * parameters of existing methods are SPDK's.
+ * file, `kvasird --check` and the manual page; those of `method_look` are what the socket answers
+ * (rpc.h). Names and parameters of existing methods are SPDK's.
  */
 #ifndef KVASIR_DAEMON_METHOD_H
 #define KVASIR_DAEMON_METHOD_H
@@ -33,8 +33,12 @@ struct method {
 extern const struct method *const method_tables[];
 extern const struct method method_bdev[], method_kvdev[], method_query[], method_nvmf[];
 
+/** Methods that change nothing: not of the configuration, but of the socket. */
+extern const struct method method_look[];
+
 /** NULL: there is no such method. */
 const struct method *method_find(const char *name);
+const struct method *method_find_look(const char *name);
 /** Checks parameters against the table; `params` may be NULL. 0, or -EINVAL with text. */
 int method_check(const struct method *m, const json_t *params, struct err *why);
 

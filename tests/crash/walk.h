@@ -65,10 +65,10 @@ int walk(const struct subject *s, const struct walk_opts *o, struct walk_result 
 
 /** The workload alone, logged: the disk is left as it was before it; for walk and faults. */
 int walk_record(const struct subject *s, uint64_t seed, struct disk_log *out_log, char *why);
-/** The size of disks made from now on; 0: the subject's own. */
 /** Options of the subject, for the command that shows a failure again. */
 #define WALK_MORE_MAX 256
 extern char walk_more[WALK_MORE_MAX];
+/** The size of disks made from now on; 0: the subject's own. */
 void walk_disk_bytes(uint64_t bytes);
 /** Makes the disk and what the workload begins with. 0, or -EILSEQ with text. */
 int walk_format(const struct subject *s, uint64_t seed, char *why);

@@ -65,3 +65,30 @@ exits 11 "no engine" kvasir check mem:
 exits 11 "no counters" kvasir stats mem:
 exits 2 "a block device" kvasir check file:data.kv
 says .err "kvasir blob check" "it says what to use"
+
+# While a daemon serves it, and others write.
+cp --sparse=always good.kv live.kv
+serve live kvasir serve --kv 'live=blob:live.kv?checkpoint=1M' --socket live.sock --listen 127.0.0.1:0 || exit
+uri=nvme+tcp://$addr/nqn.2026-11.io.kvasir:default
+(while [ ! -e enough ]; do kvasir put -r "$uri" busy tree || break; kvasir rm -r "$uri" busy || break; done) >/dev/null 2>&1 &
+writer=$!
+for i in 1 2 3 4 5; do
+    works "check through the daemon, $i" kvasir check live --socket live.sock
+    says .out "0 errors, 0 warnings" "finds nothing"
+done
+works "stats through the daemon" kvasir stats live --socket live.sock --json
+yes "which has done something" test "$(field checkpoints)" -gt 0
+exits 10 "check of its file" kvasir check blob:live.kv
+says .err "--socket PATH" "says how to ask the daemon"
+exits 3 "a name that is none" kvasir check nosuch --socket live.sock
+exits 3 "no daemon" kvasir stats live --socket nosuch.sock
+at=$(grep -abo 'needle in the hay' live.kv | tail -1 | cut -d: -f1)
+printf 'X' | dd of=live.kv bs=1 seek=$((at + 3)) conv=notrunc status=none
+exits 7 "check through the daemon finds a byte" kvasir check live --socket live.sock --json
+json_lines "is JSON"
+says .out '"key":"needle"' "and says whose"
+touch enough
+wait $writer
+stop $pid
+equal "$rc" 0 "the daemon stops"
+yes "and takes its socket away" test ! -e live.sock

@@ -373,10 +373,11 @@ struct kvasir_check_report {
 
 /**
  * Verifies all that is stored and repairs nothing. Others may change the device meanwhile; opened
- * for reading only ({"readonly", "yes"}) it is seen as a crash left it. Calls each(arg, finding), in
- * the calling thread, for the first 10,000 findings once all has been looked at; `each` may be
- * NULL, and what it is given is good during the call. When it returns other than 0 that is the end, and is returned. Else 0,
- * whatever was found: out_report has the numbers of all. -ENOTSUP the device cannot.
+ * for reading only ({"readonly", "yes"}) it is seen as a crash left it. Calls each(arg, finding),
+ * in the calling thread, for the first 10,000 findings once all has been looked at; `each` may be
+ * NULL, and what it is given is good during the call. When it returns other than 0 that is the
+ * end, and is returned. Else 0, whatever was found: out_report has the numbers of all. -ENOTSUP the
+ * device cannot; -ESTALE it changes too fast.
  */
 KVASIR_API int kvasir_kv_check(struct kvasir_kv *kv, unsigned flags,
                                int (*each)(void *arg, const struct kvasir_finding *finding),

@@ -351,7 +351,7 @@ static int learns_whole_leaves(struct rt_task *t, void *arg)
         CHECK(kv_store(t, chan, key_of(name, "k", i), bytes_of_str(name), 0) == 0);
     store_close(t, dev, chan);
     CHECK(store_open(t, uri, &dev, &chan) == 0);
-    s = kv_driver_dev(dev);
+    s = ((struct bkv_shards *)kv_driver_dev(dev))->shard[0];
     for (unsigned i = 0; i < N; i += 100)
         CHECK(kv_store(t, chan, key_of(name, "k", i), bytes_of_str("new"), 0) == 0);
     for (unsigned i = 5; i < N; i += 1000)

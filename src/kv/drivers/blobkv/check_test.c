@@ -5,6 +5,7 @@
  * opening) finds that, or every value is still right. KVASIR_LONG=1 flips one in every sector.
  */
 #include "kv/drivers/blobkv/check.h"
+#include "kv/drivers/blobkv/shards.h"
 #include "kv/drivers/blobkv/test_rng.h"
 
 #include "blob/check.h"
@@ -368,7 +369,7 @@ static int plant(struct rt_task *t, struct bkv *s, struct bytes key, uint8_t *se
 static int live(struct rt_task *t, struct bed *b, struct kv_dev *kv, struct kv_chan *chan)
 {
     struct kv_check_opts opts = {.found = found_loud, .arg = b};
-    struct bkv *s = kv_driver_dev(kv);
+    struct bkv *s = ((struct bkv_shards *)kv_driver_dev(kv))->shard[0];
     struct writer w = {.b = b, .chan = chan};
     struct kv_check_report rep;
     uint64_t before, checkpoints;

@@ -219,7 +219,8 @@ works ".read" sh -c "printf 'select 7 a from t.csv limit 1;' >inner.sql; printf 
 equal "$(cat .out)" $'a\n7' "reads statements"
 
 # --- the prompt at a terminal
-works "the prompt at a terminal" python3 "$KVASIR_TESTS/select_pty.py" $dev
+kvasir put dir:pty t.csv t.csv
+works "the prompt at a terminal" python3 "$KVASIR_TESTS/select_pty.py" dir:pty
 grep -E '^(ok|not ok)' .out >pty.tap
 while read -r line; do
     case $line in ok*) pass "${line#ok - }" ;; *) fail "${line#not ok - }" ;; esac

@@ -37,6 +37,7 @@ def expect(name, pattern, wait_s=20):
                 break
     print("not ok -", name)
     print("#", repr(left[-500:]))
+    sys.exit(1)
 
 
 def send(text):

@@ -367,15 +367,16 @@ static int take_sizes(struct bkv *s, struct err *why)
     return bkv_space_init(s, nsegs) < 0 ? err_set(why, -ENOMEM, "no memory for segments") : 0;
 }
 
-/* A new store profits from shards when there are reactors to carry them, and is worth it when each
- * has room enough that what it keeps in reserve does not count. */
+/* One log has the largest groups for a flush, and one core keeps up with most disks: a second shard
+ * is for when reactors bring more work than that core can do. And each shall have room enough that
+ * what it keeps in reserve does not count. */
 static unsigned choose_shards(const struct bkv *s, const struct blob_store_info *info)
 {
     uint64_t most = info->clusters * info->cluster_bytes / SHARD_BYTES_WANTED;
 
     if (s->opts.nshards != 0)
         return s->opts.nshards;
-    return (unsigned)MAX(MIN(MIN((uint64_t)rt_reactors(), most), SHARDS_WANTED_MAX), 1u);
+    return (unsigned)MAX(MIN(MIN(rt_reactors() / 2ull, most), SHARDS_WANTED_MAX), 1u);
 }
 
 static void set_shards(struct bkv *s, const struct blob_store_info *info)

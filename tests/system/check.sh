@@ -61,6 +61,21 @@ works "an encrypted store" kvasir put 'blob:secret.kv?size=64M&key_file=key' -r 
 works "check with its key" kvasir check 'blob:secret.kv?key_file=key'
 says .out "0 errors, 0 warnings" "finds nothing"
 exits 6 "without" kvasir check blob:secret.kv
+
+# Of several shards.
+works "a store of shards" kvasir put 'blob:shards.kv?size=256M&shards=3&memory=12M' -r t tree
+works "check of all shards" kvasir check blob:shards.kv
+says .out "0 errors, 0 warnings" "finds nothing"
+works "stats of all shards" kvasir stats blob:shards.kv --json
+equal "$(field shards) $(field shard_2_reactor)" "3 0" "names them"
+exits 2 "another number of shards" kvasir ls 'blob:shards.kv?shards=4'
+says .err "the store has 3 shards" "it says how many there are"
+printf 'needle in the hay' | kvasir put blob:shards.kv needle
+at=$(grep -abo 'needle in the hay' shards.kv | tail -1 | cut -d: -f1)
+printf 'X' | dd of=shards.kv bs=1 seek=$((at + 3)) conv=notrunc status=none
+exits 7 "check finds a byte in one of them" kvasir check blob:shards.kv
+says .out "shard " "it says in which"
+
 exits 11 "no engine" kvasir check mem:
 exits 11 "no counters" kvasir stats mem:
 exits 2 "a block device" kvasir check file:data.kv

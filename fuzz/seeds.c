@@ -15,6 +15,7 @@
 #include "proto/nvme_kv_vendor.h"
 #include "proto/nvme_select.h"
 #include "proto/nvme_tcp.h"
+#include "virt/query/wire.h"
 
 #include <err.h>
 #include <fcntl.h>
@@ -429,6 +430,40 @@ static void seed_texts(void)
         seed_bytes("uri", bytes_of_str(texts[i]));
 }
 
+/* A tree with a node of each kind that the filter tells apart, and a query with all its members. */
+static void seed_query(void)
+{
+    static const char ast[] =
+        "{\"error\":false,\"statements\":[{\"node\":{\"type\":\"SELECT_NODE\",\"modifiers\":[{"
+        "\"type\":"
+        "\"LIMIT_MODIFIER\",\"limit\":null}],\"cte_map\":{\"map\":[{\"key\":\"t\",\"value\":{"
+        "\"query\":{"
+        "\"node\":{\"type\":\"SELECT_NODE\",\"select_list\":[],\"from_table\":{\"type\":\"EMPTY\"}}"
+        "}}}]},"
+        "\"select_list\":[{\"class\":\"FUNCTION\",\"type\":\"FUNCTION\",\"function_name\":\"sum\","
+        "\"catalog\":\"\",\"export_state\":false,\"children\":[{\"class\":\"COLUMN_REF\",\"type\":"
+        "\"COLUMN_REF\",\"query_location\":7}]},{\"class\":\"WINDOW\",\"function_name\":\"rank\"}],"
+        "\"from_table\":{\"type\":\"JOIN\",\"left\":{\"type\":\"BASE_TABLE\",\"table_name\":\"x\","
+        "\"schema_name\":\"\",\"catalog_name\":\"\",\"at_clause\":null},\"right\":{\"type\":"
+        "\"TABLE_FUNCTION\",\"function\":{\"class\":\"FUNCTION\",\"function_name\":\"range\","
+        "\"children\":[]}}}}}]}";
+    static const char query[] =
+        "{\"sql\":\"select "
+        "1\",\"input\":\"csv\",\"output\":\"json\",\"header\":\"auto\",\"header_out\":"
+        "true,\"delim\":\",\",\"quote\":\"\",\"escape\":\"\",\"schema\":\"a INTEGER, \\\"b c\\\" "
+        "DECIMAL(4, 2)\","
+        "\"known\":{\"format\":\"csv\",\"compression\":\"none\",\"columns\":[[\"a\",\"BIGINT\"]],"
+        "\"delim\":"
+        "\",\",\"skip\":0,\"header\":true},\"objects\":[{\"name\":\"x\",\"size\":77}],\"mem_"
+        "bytes\":1000,"
+        "\"cpu_seconds\":1}";
+    struct qw_head h = {.type = le32_make(QW_QUERY), .len = le32_make(sizeof(query) - 1)};
+    struct iovec iov[] = {{&h, sizeof(h)}, {(void *)(uintptr_t)query, sizeof(query) - 1}};
+
+    seed_bytes("query_filter", bytes_make(ast, sizeof(ast) - 1));
+    seed("query_wire", iov, 2);
+}
+
 /* fuzz/middle.c: settings, and an edit of each kind at places where PDUs are likely. */
 static void seed_edits(void)
 {
@@ -541,6 +576,7 @@ int main(int argc, char **argv)
     seed_select();
     seed_kv();
     seed_texts();
+    seed_query();
     seed_kv_scripts();
     seed_vendor_scripts();
     seed_select_scripts();

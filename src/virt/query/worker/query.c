@@ -65,7 +65,7 @@ static int parse_root(struct qw_query *q)
         rc = parse_format(output, &q->output);
     if (rc == 0 && (q->input == QW_ARROW || q->output == QW_AUTO))
         rc = -EINVAL;
-    if (mem <= 0 || cpu <= 0)
+    if (mem <= 0 || cpu <= 0 || cpu > UINT32_MAX)
         return -EINVAL;
     q->mem_bytes = (uint64_t)mem;
     q->cpu_seconds = (unsigned)cpu;
@@ -77,8 +77,11 @@ int qw_query_parse(const char *text, size_t len, struct qw_query *out, struct qw
     struct qw_query q = {.root = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL)};
     int rc = q.root ? parse_root(&q) : -EINVAL;
 
-    if (rc < 0)
+    if (rc < 0) {
+        free(q.objects);
+        json_decref(q.root);
         return qw_fail(why, rc, "the worker does not understand the query's form");
+    }
     *out = q;
     return 0;
 }

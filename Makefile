@@ -54,7 +54,7 @@ fuzz: $(FUZZ)/build.ninja    ## fuzz targets; T=target, SECONDS=n each (60)
 	@ninja -C $(FUZZ)
 	@fuzz/run $(or $(SECONDS),60) $(T)
 
-soak: build                  ## the simulator on new seeds for MINUTES (60), and IMAGES (1000000) crashes
+soak: build                  ## the simulator on new seeds for MINUTES (60), 10,000 queries, and IMAGES (1000000) crashes
 	@tools/test --build $(BUILD) --minutes $(or $(MINUTES),60) --images $(or $(IMAGES),1000000) soak
 
 lint: build                  ## format, include order, licence lines, READMEs, man pages, clang with -Werror

@@ -126,8 +126,10 @@ static const struct {
     const char *start; /* of what the engine says */
     int rc;
 } kinds[] = {
-    {"Out of Memory Error", -ENOMEM}, {"IO Error", -EBADMSG}, {"Interrupt Error", -ECANCELED},
-    {"INTERNAL Error", -EIO},         {"FATAL Error", -EIO},
+    {"Out of Memory Error", -ENOMEM},  {"IO Error", -EBADMSG},
+    {"Invalid Error", -EBADMSG}, /* what decoders throw who know of no file */
+    {"Serialization Error", -EBADMSG}, {"Interrupt Error", -ECANCELED},
+    {"INTERNAL Error", -EIO},          {"FATAL Error", -EIO},
 };
 
 /* Where advice begins that a user of objects cannot follow. */
@@ -203,6 +205,9 @@ int qw_engine_failed(const char *said, struct qw_text *why)
 
     if (!said)
         return qw_fail(why, -EIO, "the engine failed and gave no reason");
+    if (qw_packed_cut())
+        return qw_fail(why, -EBADMSG,
+                       "the object is compressed and not whole: it ends before its data does");
     if (qw_object_error())
         return qw_fail(why, qw_object_error(), "reading the object failed: %s",
                        strerror(-qw_object_error()));

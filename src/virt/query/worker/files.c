@@ -135,6 +135,10 @@ static ssize_t read_at(struct file *f, void *buf, size_t len, uint64_t off)
     /* A file's first read from its beginning says nothing yet about the second. */
     ahead = f->again >= 2 || (off == 0 && len >= QW_SLOT_BYTES);
     n = qw_object_read(f->object, off, buf, len, ahead);
+    if (n > 0 && !qw_packed_whole(f, off, buf, (size_t)n, qw_object_at(f->object)->size)) {
+        qw_object_fail(-EBADMSG);
+        n = -1;
+    }
     if (n < 0)
         return fail(EIO);
     f->next = off + (uint64_t)n;

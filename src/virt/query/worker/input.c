@@ -41,14 +41,18 @@ void qw_input_buffers(FILE *f, const struct qw_query *q, bool packed, bool long_
             (unsigned long long)size);
 }
 
-int qw_input_failed(int rc, struct qw_text *why)
+int qw_input_failed(int rc, const struct qw_query *q, struct qw_text *why)
 {
     char *ours = strstr(why->s, "\n\nLINE ");
 
     if (ours)
         *ours = 0;
-    /* Types that the engine does not know are the user's, in the schema. */
-    return rc == -EINVAL && strncmp(why->s, "Invalid Input", 13) == 0 ? -EBADMSG : rc;
+    /* Our statement is right, but for the types in a schema that was given. */
+    if (rc == -EINVAL && !*q->schema)
+        rc = -EBADMSG;
+    if (rc == -EINVAL && strncmp(why->s, "Invalid Input", 13) == 0)
+        rc = -EBADMSG;
+    return rc;
 }
 
 static const char *text_of(const json_t *schema, const char *key)
@@ -136,6 +140,16 @@ static int make_view(const struct qw_query *q, const json_t *schema, const char 
     return rc;
 }
 
+static void set_packing(const json_t *schema)
+{
+    const char *compression = text_of(schema, "compression");
+
+    if (strcmp(compression, "gzip") == 0)
+        qw_packed_set(QW_GZIP);
+    else
+        qw_packed_set(strcmp(compression, "zstd") == 0 ? QW_ZSTD : QW_PLAIN);
+}
+
 static void report(const json_t *schema)
 {
     char *text = json_dumps(schema, JSON_COMPACT);
@@ -156,10 +170,12 @@ int qw_input_open(const struct qw_query *q, const struct qw_statement *s, struct
         return qw_fail(why, -EINVAL, "what is remembered of the object's columns has no meaning");
     if (!schema)
         rc = qw_sniff(q, &schema, why);
+    if (rc == 0)
+        set_packing(schema);
     for (unsigned i = 0; rc == 0 && i < s->ntables; i++)
         rc = make_view(q, schema, s->tables[i], why);
     if (rc < 0)
-        return qw_input_failed(rc, why);
+        return qw_input_failed(rc, q, why);
     if (!q->known && !q->rehearsal)
         report(schema);
     return 0;

@@ -54,6 +54,12 @@ int qw_object_error(void)
     return first_error;
 }
 
+void qw_object_fail(int rc)
+{
+    if (!first_error)
+        first_error = rc;
+}
+
 static struct slot *find(unsigned object, uint64_t at)
 {
     for (unsigned i = 0; i < QW_SLOTS; i++) {
@@ -209,8 +215,7 @@ static struct slot *slot_with(unsigned object, uint64_t at, size_t need, bool ah
 
 static int failed(int rc)
 {
-    if (!first_error)
-        first_error = rc;
+    qw_object_fail(rc);
     return first_error;
 }
 

@@ -50,7 +50,7 @@ const char *qw_input_compression(const char *compression);
  * An error of the engine about a statement of ours that reads the objects: the fault is in them
  * (-EBADMSG), and our statement is not shown.
  */
-int qw_input_failed(int rc, struct qw_text *why);
+int qw_input_failed(int rc, const struct qw_query *q, struct qw_text *why);
 
 /** output.c: runs the statement and sends the answer. */
 int qw_output_run(const struct qw_query *q, const struct qw_statement *s, uint64_t *out_rows,

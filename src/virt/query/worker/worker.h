@@ -10,6 +10,7 @@
  *   sandbox.c  what a worker gives up before it looks at the query
  *   stream.c   messages on the worker's stream
  *   object.c   the bytes of objects: the window and reading ahead
+ *   packed.c   whether compressed objects are whole
  *   files.c    the file calls of the engine, answered from object.c and the answer
  *   engine.c   the engine: opened once, statements run, errors told apart
  *   statement.c, filter.c   what the user may say
@@ -53,6 +54,8 @@ const struct qw_object *qw_object_at(unsigned object);
 ssize_t qw_object_read(unsigned object, uint64_t off, void *buf, size_t len, bool ahead);
 /** The first error that a read of an object met, or 0; the daemon's errno, negative. */
 int qw_object_error(void);
+/** Sets it; the reads that follow fail. */
+void qw_object_fail(int rc);
 
 /* files.c */
 #define QW_PATH_OBJECT "/kvasir/object/"
@@ -61,6 +64,16 @@ int qw_object_error(void);
 void qw_files_begin(void);
 /** Closes what the engine left open. */
 void qw_files_reset(void);
+
+/* packed.c */
+enum qw_packing { QW_PLAIN, QW_GZIP, QW_ZSTD };
+/** How the objects are compressed that the statement reads from here on. */
+void qw_packed_set(enum qw_packing packing);
+/** Looks at what an open file has read; false: that was its end, and not that of its data. */
+bool qw_packed_whole(const void *file, uint64_t off, const void *buf, size_t len, uint64_t size);
+
+/** Whether it has said so. */
+bool qw_packed_cut(void);
 
 /* output.c */
 /** Takes the next bytes of the answer. */

@@ -152,7 +152,7 @@ static bool wanted(const struct job *j, unsigned kind)
 {
     if (j->o->nth != 0)
         return kind == j->o->kind;
-    return kind == ALLOCATION ? j->o->memory && own_can_fail() : j->o->disk;
+    return kind == ALLOCATION ? j->o->memory : j->o->disk;
 }
 
 /* The first run makes what lives as long as the program does. */

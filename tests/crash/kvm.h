@@ -43,7 +43,11 @@ const char *kvm_text(const struct kvm_state *s);
 
 /* --- what happened ---------------------------------------------------------------------------- */
 
-/** Forgets everything. `acks_are_durable`: else a flush makes them so. */
+/**
+ * Forgets everything. `acks_are_durable`: else (sync=no) what is promised is what completed flushes
+ * covered: a key has the last change that was acknowledged before such a flush was asked for, or a
+ * later one that was issued; a batch is whole or not there in any case.
+ */
 void kvm_reset(bool acks_are_durable);
 /** Begins a change of n keys. Returns its number. */
 uint32_t kvm_issue(unsigned n, const unsigned *key, const struct kvm_state *to);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The harness's own memory, which never fails and is not counted; and the failing and counting of
- * everybody else's. In builds with AddressSanitizer, which has an allocator of its own, nothing
- * fails and nothing is counted.
+ * everybody else's. In builds with AddressSanitizer, which has an allocator of its own, only what
+ * this project's code allocates can fail, and blocks are not counted.
  */
 #ifndef KVASIR_CRASH_OWN_H
 #define KVASIR_CRASH_OWN_H
@@ -16,8 +16,6 @@ void *own_align(size_t len);  /* to 4096; not zeroed */
 void *own_realloc(void *p, size_t len);
 void own_free(void *p);
 
-/** Whether allocations can be made to fail here. */
-bool own_can_fail(void);
 /** The nth allocation from now on fails, once; 0: none. */
 void own_fail(uint64_t nth);
 /** Allocations since own_fail(), and whether the one was reached. */

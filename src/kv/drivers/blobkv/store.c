@@ -150,7 +150,7 @@ static int alloc_memory(struct bkv *s)
     uint64_t total = s->opts.memory_bytes;
     uint64_t memtabs, rest;
 
-    s->memtab_bytes = MIN(MAX(total * 3 / 8, MIB), (uint64_t)MEMTAB_MAX);
+    s->memtab_bytes = MIN(MAX(total * 5 / 16, MIB), (uint64_t)MEMTAB_MAX);
     /* One fills while the other is merged, and both are seldom full. */
     memtabs = s->memtab_bytes + s->memtab_bytes / 2;
     rest = total > memtabs + 2 * MIB ? total - memtabs - 2 * MIB : 0;

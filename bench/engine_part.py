@@ -386,7 +386,7 @@ def disk(b):
             reads = max(lines[-1]["ops"] - lines[-1].get("counted", {}).get("cached", 0), 1)
             bs = max(round(lines[-1]["read_bytes"] / reads / 512), 1) * 512
         b.fio(row, "randread", bs, depth, size // bs * bs, "--blockalign=512")
-    b.fio(SCANV, "randread", 4096, 32, size)
+    b.fio(SCANV, "randread", bs, 32, size // bs * bs, "--blockalign=512")  # its values are gets, 32 ahead
     for value, depth, put, get, n in ((MIB, 4, MIB_PUT, MIB_GET, s.mib_items), (s.big_bytes, 2, b.big_put, b.big_get, s.big_items)):
         b.fio(put, "write", value, depth, n * value, "--end_fsync=1", new=True)
         b.fio(put, "write", value, depth, n * value, "--end_fsync=1", name=FIO_WRITTEN)

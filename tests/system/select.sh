@@ -229,3 +229,12 @@ yes "all of it ran" grep -q '^ok - the end' pty.tap
 equal "$(stat -c %a state/kvasir/sql_history)" 600 "nobody else reads the history"
 equal "$(stat -c %a state/kvasir)" 700 "nor its directory"
 yes "the history is what was typed" grep -qx "select max(id) from t.csv;" state/kvasir/sql_history
+
+# --- the tutorial, as it stands
+mkdir tutorial && cd tutorial
+works "the tutorial" python3 "$KVASIR_TESTS/tutorial.py" "$KVASIR_TESTS/../../docs/tutorial-query.md" "$KVASIR_TESTS/../../examples"
+grep -E '^(ok|not ok)' .out >tutorial.tap
+while read -r line; do
+    case $line in ok*) pass "${line#ok - }" ;; *) fail "${line#not ok - }" ;; esac
+done <tutorial.tap
+yes "all of it ran" grep -q "^ok - the tutorial's end" tutorial.tap

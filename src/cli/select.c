@@ -251,7 +251,9 @@ const struct cli_verb verb_select = {
         "lists, regular expressions, JSON. It runs in a process of its own that has no files and "
         "no network; functions that read files or settings are refused.\n\n"
         "The columns of CSV and JSON are found out from the data; --schema saves that and says "
-        "what they are: --schema 'id INTEGER, name VARCHAR'.",
+        "what they are: --schema 'id INTEGER, name VARCHAR'.\n\n"
+        "The answer is CSV with the columns' names, at a terminal as in a pipe; kvasir sql URI SQL "
+        "puts it into columns.",
     .examples =
         "kvasir select dir:./data cars.csv \"select Origin, count(*) from s3object group by 1\"\n"
         "kvasir select --output parquet -o big.parquet dir:./data cars.csv "

@@ -21,7 +21,6 @@ struct op {
     struct op *next_parked;
     unsigned dev;
     bool is_write;
-    bool expects; /* read: the unit had been written when it was submitted */
     uint64_t unit;
     uint64_t start_ns;
     struct iovec iov;
@@ -95,8 +94,6 @@ static void op_submit(struct op *op)
 
     if (plan->verify && op->is_write)
         fill_pattern(plan, op->unit, op->buf);
-    else if (plan->verify)
-        op->expects = was_written(plan, op->unit);
     if (plan->kv) {
         snprintf(op->key, sizeof(op->key), "b%015lx", op->unit);
         op->kv = (struct kv_req){.op = op->is_write ? KV_STORE : KV_RETRIEVE,
@@ -211,7 +208,7 @@ static void check_read(struct op *op)
 {
     struct worker *w = op->w;
 
-    if (op->expects && !has_pattern(w->plan, op->unit, op->buf))
+    if (was_written(w->plan, op->unit) && !has_pattern(w->plan, op->unit, op->buf))
         w->result.mismatches++;
 }
 

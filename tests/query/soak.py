@@ -80,6 +80,8 @@ class Soak:
         if chance < 0.1:
             sql, code = BAD[number % len(BAD)]
             p = subprocess.run([self.kvasir, "select", self.uri, key, sql], capture_output=True, text=True, timeout=120)
+            if "worker was killed" in p.stderr:  # by another client of ours
+                return self.note("lost its worker")
             self.note("refused")
             if p.returncode == 0 or (code and p.returncode != code) or not p.stderr:
                 self.wrong.append(f"{sql}: exit code {p.returncode}: {p.stderr}")

@@ -199,6 +199,7 @@ struct walk {
 };
 
 static const char *const begins_query[] = {"select", "with", "from", NULL};
+static const char *const describes[] = {"describe", "summarize", NULL};
 static const char *const ends_from[] = {"where",   "group",  "order",     "having", "limit",
                                         "union",   "except", "intersect", "window", "select",
                                         "qualify", "offset", NULL};
@@ -300,6 +301,15 @@ static void take_word(struct walk *w, const struct token *t)
     bool first = l->fresh;
 
     l->fresh = false;
+    if (first && is_one_of(&w->s, t, describes)) { /* a table, or a query */
+        struct scan ahead = w->s;
+        struct token after = next(&ahead);
+
+        l->fresh = is_one_of(&w->s, &after, begins_query);
+        l->query = true;
+        w->expect = !l->fresh;
+        return;
+    }
     if (first && is_one_of(&w->s, t, begins_query)) {
         l->query = true;
         w->expect = false;

@@ -68,6 +68,8 @@ static void test_name(void **state)
     check_name("select * from dir/cars-1.csv, (select 1)", "dir/cars-1.csv", "dir/cars-1.csv");
     check_name("from 'k' select a", "k", "'k'");
     check_name("select * from 'logs/*';", "logs/*", "'logs/*'");
+    check_name("describe 'cars.csv'", "cars.csv", "'cars.csv'");
+    check_name("summarize select a from k", "k", "k");
     check_name("select * from/**/'k'--from 'x'", "k", "'k'");
     check_name("select * from k where a in (select b from k)", "k", "k");
     check_name("select * from (select * from 'k') s", "k", "'k'");

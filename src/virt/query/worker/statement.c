@@ -166,6 +166,23 @@ static int filter(struct qw_statement *s, struct qw_text *why)
     return rc < 0 ? qw_fail(why, rc, "no memory for the statement") : 0;
 }
 
+/* DESCRIBE and SUMMARIZE are no query that COPY takes, but may be a table of one. */
+static int as_query(struct qw_statement *s)
+{
+    const char *p = s->text, *behind;
+    char *text;
+
+    while (*p && (isspace((unsigned char)*p) || skip_comment(p)))
+        p = (behind = skip_comment(p)) ? behind : p + 1;
+    if (strncasecmp(p, "describe", 8) != 0 && strncasecmp(p, "summarize", 9) != 0)
+        return 0;
+    if (asprintf(&text, "SELECT * FROM (%s\n)", s->text) < 0)
+        return -ENOMEM;
+    free(s->text);
+    s->text = text;
+    return 0;
+}
+
 int qw_statement_check(const char *sql, struct qw_statement *out, struct qw_text *why)
 {
     struct qw_statement s = {0};
@@ -177,6 +194,8 @@ int qw_statement_check(const char *sql, struct qw_statement *out, struct qw_text
     rc = one_statement(s.text, why);
     if (rc == 0)
         rc = filter(&s, why);
+    if (rc == 0 && as_query(&s) < 0)
+        rc = qw_fail(why, -ENOMEM, "no memory for the statement");
     if (rc == 0)
         *out = s;
     return rc;

@@ -398,6 +398,21 @@ static void test_arrow(void **state)
     end(&q);
 }
 
+static void test_describe(void **state)
+{
+    struct query q = {.sql = "/* columns */ describe t;",
+                      .input = "auto",
+                      .output = "csv",
+                      .objects = {text("id,name\n1,Ada\n")},
+                      .nobjects = 1};
+
+    run(&q);
+    assert_string_equal(q.text, "");
+    assert_int_equal(rows(&q), 2);
+    assert_non_null(strstr(q.answer, "id,BIGINT"));
+    end(&q);
+}
+
 static void test_schema_comes_back(void **state)
 {
     struct query first = {.sql = "select name from t where id = 3",
@@ -579,6 +594,7 @@ int main(void)
         cmocka_unit_test(test_large),
         cmocka_unit_test(test_formats),
         cmocka_unit_test(test_arrow),
+        cmocka_unit_test(test_describe),
         cmocka_unit_test(test_schema_comes_back),
         cmocka_unit_test(test_schema_given),
         cmocka_unit_test(test_bad_objects),

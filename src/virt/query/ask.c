@@ -168,11 +168,12 @@ int query_ask_memory_key(struct query_run *run)
     const struct kv_select *q = run->q;
     uint8_t options[5] = {(uint8_t)q->input, (uint8_t)q->header, (uint8_t)q->delim,
                           (uint8_t)q->quote, (uint8_t)q->escape};
-    size_t size = sizeof(info->uuid) + strlen(uri) + 1 + sizeof(options);
+    size_t size = sizeof(info->uuid) + strlen(uri) + 1 + sizeof(options) + 4 + q->schema.len;
+    le32 schema_len = le32_make((uint32_t)q->schema.len);
     struct writer w = {NULL, 0};
 
-    /* Given: nothing is found out. Without versions nobody knows whether it is the same object. */
-    if (q->schema.len > 0 || (info->caps & KV_CAP_VERSION) == 0)
+    /* Without versions nobody knows whether it is the same object. */
+    if ((info->caps & KV_CAP_VERSION) == 0)
         return 0;
     for (unsigned i = 0; i < run->nobjects; i++)
         size += 2 + run->objects[i].key_len + 16;
@@ -184,6 +185,8 @@ int query_ask_memory_key(struct query_run *run)
     put(&w, info->uuid, sizeof(info->uuid));
     put(&w, uri, strlen(uri) + 1);
     put(&w, options, sizeof(options));
+    put(&w, &schema_len, sizeof(schema_len)); /* what it leaves open is found out too */
+    put(&w, q->schema.ptr, q->schema.len);
     for (unsigned i = 0; i < run->nobjects; i++) {
         const struct query_object *o = &run->objects[i];
         le16 len = le16_make((uint16_t)o->key_len);

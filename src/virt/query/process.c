@@ -107,16 +107,17 @@ static void go_first(pid_t pid)
 
 static int spawn(const struct query_zygote_start *z, int fd, pid_t *out_pid)
 {
-    char *argv[4] = {(char *)(uintptr_t)z->worker, NULL, NULL, NULL};
+    char mem[24], *argv[6] = {(char *)(uintptr_t)z->worker, (char *)(uintptr_t) "--mem", mem};
     posix_spawn_file_actions_t fa;
     posix_spawnattr_t attr;
     sigset_t none, all;
     int rc;
 
     if (z->engine != NULL) {
-        argv[1] = (char *)(uintptr_t) "--engine";
-        argv[2] = (char *)(uintptr_t)z->engine;
+        argv[3] = (char *)(uintptr_t) "--engine";
+        argv[4] = (char *)(uintptr_t)z->engine;
     }
+    snprintf(mem, sizeof(mem), "%lu", z->mem_bytes);
     sigemptyset(&none);
     sigfillset(&all);
     rc = -posix_spawn_file_actions_init(&fa);

@@ -22,6 +22,7 @@ struct query_run;
 struct query_zygote_start {
     const char *worker; /* path of the program */
     const char *engine; /* NULL: it looks itself */
+    uint64_t mem_bytes; /* that its queries will have, most of them */
     const int *cpus;    /* CPUs it stays away from */
     unsigned ncpus;
     /* out */

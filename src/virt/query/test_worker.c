@@ -307,8 +307,8 @@ static void zygote(void)
 
 void test_worker_main(int argc, char **argv)
 {
-    if (argc != 3 || strcmp(argv[1], "--engine") != 0)
+    if (argc != 5 || strcmp(argv[3], "--engine") != 0)
         return;
-    mode = argv[2];
+    mode = argv[4];
     zygote();
 }

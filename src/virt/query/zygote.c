@@ -72,7 +72,8 @@ void query_zygote_tell(struct query_service *svc, enum qw_ctl_type type, uint32_
 
 static int spawn(struct rt_task *t, struct query_service *svc, struct err *why)
 {
-    struct query_zygote_start z = {.worker = svc->worker, .engine = svc->engine};
+    struct query_zygote_start z = {
+        .worker = svc->worker, .engine = svc->engine, .mem_bytes = svc->cfg.mem_bytes};
     int cpus[CPUS_MAX];
     int rc;
 

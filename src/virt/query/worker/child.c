@@ -58,24 +58,13 @@ static void done(int rc, const char *text, uint64_t rows)
     syscall(SYS_exit_group, s ? 0 : 1);
 }
 
-/* The engine's own limit comes first and is an error with a text; what it does not count (long
- * texts) meets that of the address space. */
-static int limit_memory(const struct qw_query *q, struct qw_text *why)
-{
-    char sql[64];
-
-    snprintf(sql, sizeof(sql), "SET memory_limit='%lluKiB'",
-             (unsigned long long)(q->mem_bytes / 4 * 3 >> 10));
-    return qw_engine_run(sql, NULL, why);
-}
-
 static int run(struct qw_query *q, uint64_t *out_rows, struct qw_text *why)
 {
     struct qw_statement s;
     int rc = qw_statement_check(q->sql, &s, why);
 
     if (rc == 0)
-        rc = limit_memory(q, why);
+        rc = qw_engine_limit(q->mem_bytes, why);
     if (rc == 0)
         rc = qw_input_open(q, &s, why);
     if (rc == 0)
@@ -113,6 +102,8 @@ void qw_child_run(int stream_fd, int window_fd, pid_t zygote)
     if (qw_sandbox_early(zygote, &why) < 0)
         _exit(1);
     qw_warm_worker();
+    if (qw_rehearse_worker(&why) < 0)
+        _exit(1);
     rc = receive_query(&q, &why);
     if (rc == 0)
         rc = qw_sandbox_enter(STREAM_FD, q.mem_bytes, q.cpu_seconds, &why);

@@ -9,6 +9,9 @@
 
 static duckdb_database db;
 static duckdb_connection con;
+static uint64_t limited_to; /* the query's memory that the engine's limit is for */
+
+#define LIMIT_TEXT 32
 
 duckdb_connection qw_engine_con(void)
 {
@@ -30,9 +33,26 @@ static int count_threads(void)
     return n;
 }
 
-static int open_database(struct qw_text *why)
+static void limit_text(uint64_t mem_bytes, char out[LIMIT_TEXT])
 {
-    static const char *const settings[][2] = {
+    snprintf(out, LIMIT_TEXT, "%lluKiB", (unsigned long long)(mem_bytes / 4 * 3 >> 10));
+}
+
+int qw_engine_limit(uint64_t mem_bytes, struct qw_text *why)
+{
+    char text[LIMIT_TEXT], sql[64];
+
+    if (mem_bytes == limited_to)
+        return 0;
+    limit_text(mem_bytes, text);
+    snprintf(sql, sizeof(sql), "SET memory_limit='%s'", text);
+    return qw_engine_run(sql, NULL, why);
+}
+
+static int open_database(uint64_t mem_bytes, struct qw_text *why)
+{
+    char limit[LIMIT_TEXT];
+    const char *const settings[][2] = {
         {"threads", "1"},
         {"temp_directory", ""},
         {"home_directory", ""},
@@ -42,12 +62,14 @@ static int open_database(struct qw_text *why)
         {"allow_unsigned_extensions", "false"},
         {"allow_persistent_secrets", "false"},
         {"enable_object_cache", "true"},
-        {"memory_limit", "256MiB"}, /* of the rehearsal; a query brings its own */
+        {"memory_limit", limit},
     };
     duckdb_config config = NULL;
     char *said = NULL;
     int rc = 0;
 
+    limit_text(mem_bytes, limit);
+    limited_to = mem_bytes;
     if (duck.create_config(&config) != DUCKDB_OK)
         return qw_fail(why, -ENOMEM, "the engine has no memory for its settings");
     for (size_t i = 0; rc == 0 && i < sizeof(settings) / sizeof(settings[0]); i++)
@@ -60,14 +82,14 @@ static int open_database(struct qw_text *why)
     return rc;
 }
 
-int qw_engine_open(const char *path, struct qw_text *why)
+int qw_engine_open(const char *path, uint64_t mem_bytes, struct qw_text *why)
 {
     char text[512];
     int rc = engine_api_load(path, text, sizeof(text));
 
     if (rc < 0)
         return qw_fail(why, rc, "%s", text);
-    rc = open_database(why);
+    rc = open_database(mem_bytes, why);
     if (rc < 0)
         return rc;
     if (duck.connect(db, &con) != DUCKDB_OK)

@@ -7,7 +7,11 @@
 #include "virt/query/worker/worker.h"
 
 /** Opens the library at `path` and an empty database that cannot reach anything. */
-int qw_engine_open(const char *path, struct qw_text *why);
+int qw_engine_open(const char *path, uint64_t mem_bytes, struct qw_text *why);
+/** The engine's own limit: three quarters of what a query has. Nothing is done when it is that
+ * already: at a change the engine gives its memory back, which a worker has just been made warm
+ * with. */
+int qw_engine_limit(uint64_t mem_bytes, struct qw_text *why);
 duckdb_connection qw_engine_con(void);
 
 /** Runs one statement of ours. With `out` the result is the caller's, also of a failure not. */

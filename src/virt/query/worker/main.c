@@ -12,7 +12,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define NO_ENGINE 77 /* what test runners take for "skipped" */
+#define MEM_BYTES (256ull << 20)    /* of a query, unless told */
+#define MEM_BYTES_MIN (64ull << 20) /* the rehearsal needs some */
+#define NO_ENGINE 77                /* what test runners take for "skipped" */
 
 static bool is_file(const char *path)
 {
@@ -45,7 +47,7 @@ static const char *find_engine(const char *told, char *out, size_t size)
     return is_file(out) ? out : NULL;
 }
 
-static int open_engine(const char *told, struct qw_text *why)
+static int open_engine(const char *told, uint64_t mem_bytes, struct qw_text *why)
 {
     char path[PATH_MAX + 64];
     const char *engine = find_engine(told, path, sizeof(path));
@@ -55,7 +57,7 @@ static int open_engine(const char *told, struct qw_text *why)
         return qw_fail(why, -ENOENT,
                        "the query engine is not here: `make deps` brings libduckdb.so, or "
                        "KVASIR_QUERY_ENGINE says where it is");
-    rc = qw_engine_open(engine, why);
+    rc = qw_engine_open(engine, mem_bytes < MEM_BYTES_MIN ? MEM_BYTES_MIN : mem_bytes, why);
     if (rc < 0)
         return rc;
     qw_warm_engine();
@@ -83,14 +85,14 @@ static bool has_socket(void)
            type == SOCK_SEQPACKET;
 }
 
-static int run_zygote(const char *engine)
+static int run_zygote(const char *engine, uint64_t mem_bytes)
 {
     static struct qw_text why;
     struct qw_ctl c = {.type = le32_make(QW_FAILED)};
     int rc;
 
     drop_descriptors();
-    rc = open_engine(engine, &why);
+    rc = open_engine(engine, mem_bytes, &why);
     if (rc == 0)
         rc = qw_zygote_run(QW_ZYGOTE_FD);
     else {
@@ -105,7 +107,7 @@ static int run_zygote(const char *engine)
 static int check_engine(const char *engine)
 {
     static struct qw_text why;
-    int rc = open_engine(engine, &why);
+    int rc = open_engine(engine, MEM_BYTES, &why);
 
     if (rc < 0)
         fprintf(stderr, "kvasir-query: %s\n", why.s);
@@ -118,12 +120,15 @@ static int check_engine(const char *engine)
 int main(int argc, char **argv)
 {
     const char *engine = NULL;
+    uint64_t mem_bytes = MEM_BYTES;
     bool check = false;
 
     qw_warm_begin();
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--engine") == 0 && i + 1 < argc)
             engine = argv[++i];
+        else if (strcmp(argv[i], "--mem") == 0 && i + 1 < argc)
+            mem_bytes = strtoull(argv[++i], NULL, 10);
         else if (strcmp(argv[i], "--check") == 0)
             check = true;
         else
@@ -136,5 +141,5 @@ int main(int argc, char **argv)
                         "usage: kvasir-query --check [--engine PATH]   whether the engine opens\n");
         return 2;
     }
-    return run_zygote(engine);
+    return run_zygote(engine, mem_bytes);
 }

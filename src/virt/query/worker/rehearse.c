@@ -45,6 +45,22 @@ static int play(const void *bytes, size_t len, enum qw_format input, enum qw_for
     return rc;
 }
 
+static int end_play(int rc, struct qw_text *why)
+{
+    if (rc == 0)
+        rc = qw_engine_run("DROP VIEW t", NULL, why);
+    qw_answer_rehearse(false);
+    qw_objects_set(NULL, 0, NULL);
+    qw_files_reset();
+    return rc;
+}
+
+int qw_rehearse_worker(struct qw_text *why)
+{
+    qw_answer_rehearse(true);
+    return end_play(play(csv, sizeof(csv) - 1, QW_AUTO, QW_CSV, sql, why), why);
+}
+
 int qw_rehearse(struct qw_text *why)
 {
     static char parquet[16u << 10];
@@ -65,10 +81,5 @@ int qw_rehearse(struct qw_text *why)
         rc = play(json, sizeof(json) - 1, QW_AUTO, QW_JSON, sql, why);
     if (rc == 0)
         rc = play(json, sizeof(json) - 1, QW_AUTO, QW_ARROW, "SELECT * FROM t", why);
-    if (rc == 0)
-        rc = qw_engine_run("DROP VIEW t", NULL, why);
-    qw_answer_rehearse(false);
-    qw_objects_set(NULL, 0, NULL);
-    qw_files_reset();
-    return rc;
+    return end_play(rc, why);
 }

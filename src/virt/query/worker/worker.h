@@ -85,8 +85,8 @@ const void *qw_answer_last(size_t *out_len);
 /* rehearse.c */
 /** Runs small queries of each form, so that workers start warm. */
 int qw_rehearse(struct qw_text *why);
-/** Once more and shorter, in a worker that waits: what a fork writes to for the first time is copied
- * then, and not while its query runs. */
+/** Once more and shorter, in a worker that waits: what a fork writes to for the first time is
+ * copied then, and not while its query runs. */
 int qw_rehearse_worker(struct qw_text *why);
 
 /* warm.c */

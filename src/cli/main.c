@@ -4,33 +4,24 @@
 
 #include "base/log.h"
 #include "daemon/runtime_opts.h"
-#include "rt/io.h"
 
-#include <signal.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 /* Cancels the verb at the first signal: what it has begun is undone. The next one kills. */
 static int signal_task(struct rt_task *t, void *arg)
 {
     struct cli *c = arg;
-    struct signalfd_siginfo info;
-    sigset_t set;
-    int fd, rc;
+    int fd = runtime_signals_open(false);
+    int sig;
 
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (fd < 0)
-        return -errno;
-    rc = rt_fd_readable(t, fd);
-    if (rc >= 0 && read(fd, &info, sizeof(info)) == sizeof(info)) {
-        c->signal = (int)info.ssi_signo;
+        return fd;
+    sig = runtime_signals_next(t, fd);
+    if (sig > 0) {
+        c->signal = sig;
         rt_task_cancel(c->main_task);
-        rc = rt_fd_readable(t, fd);
-        if (rc >= 0)
+        if (runtime_signals_next(t, fd) > 0)
             _exit(CLI_EXIT_SIGNAL + c->signal);
     }
     close(fd);

@@ -4,11 +4,10 @@
 
 #include "cli/sql_scan.h"
 
-#include "rt/io.h"
+#include "daemon/runtime_opts.h"
 
 #include <signal.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #define READ_BYTES (16 * KIB)
@@ -213,27 +212,20 @@ static int prompt(struct rt_task *t, struct sql *s)
 static int signals(struct rt_task *t, void *arg)
 {
     struct sql *s = arg;
-    struct signalfd_siginfo info;
-    sigset_t set;
-    int fd, rc;
+    int fd = runtime_signals_open(false);
+    int sig;
 
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (fd < 0)
-        return -errno;
-    while ((rc = rt_fd_readable(t, fd)) >= 0) {
-        if (read(fd, &info, sizeof(info)) != sizeof(info))
-            continue;
-        if (info.ssi_signo == SIGINT && s->interactive) {
+        return fd;
+    while ((sig = runtime_signals_next(t, fd)) > 0) {
+        if (sig == SIGINT && s->interactive) {
             if (s->running != NULL)
                 rt_task_cancel(s->running);
             continue;
         }
         if (s->c->signal != 0)
             _exit(CLI_EXIT_SIGNAL + s->c->signal);
-        s->c->signal = (int)info.ssi_signo;
+        s->c->signal = sig;
         rt_task_cancel(s->c->main_task);
     }
     close(fd);

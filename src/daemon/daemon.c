@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Start, signals, stop. */
 #include "daemon/rpc.h"
+#include "daemon/runtime_opts.h"
 
 #include "base/log.h"
 #include "rt/io.h"
@@ -8,7 +9,6 @@
 
 #include <signal.h>
 #include <stdio.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 void daemon_init(struct daemon *d)
@@ -41,47 +41,14 @@ void daemon_fini(struct rt_task *t, struct daemon *d)
     }
 }
 
-/* Signals as something a task can wait for. */
-struct signals {
-    int fd;
-};
-
-static int signals_open(struct signals *s)
-{
-    sigset_t set;
-
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGUSR1);
-    sigaddset(&set, SIGUSR2);
-    s->fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    return s->fd < 0 ? -errno : 0;
-}
-
-/* The next signal's number; -ECANCELED. */
-static int signals_next(struct rt_task *t, struct signals *s)
-{
-    struct signalfd_siginfo info;
-    int rc;
-
-    for (;;) {
-        rc = rt_fd_readable(t, s->fd);
-        if (rc < 0)
-            return rc;
-        if (read(s->fd, &info, sizeof(info)) == sizeof(info))
-            return (int)info.ssi_signo;
-    }
-}
-
 /* While we stop: another signal means at once. */
 static int impatience_task(struct rt_task *t, void *arg)
 {
-    struct signals *s = arg;
+    const int *fd = arg;
     int sig;
 
     do
-        sig = signals_next(t, s);
+        sig = runtime_signals_next(t, *fd);
     while (sig == SIGUSR1 || sig == SIGUSR2);
     if (sig > 0) {
         log_warn("second signal: stopping at once, commands in flight are lost");
@@ -104,10 +71,10 @@ static void print_trace(struct rt_task *t)
         log_warn("no trace events: start with --trace EVENTS to keep some");
 }
 
-static void serve(struct rt_task *t, struct daemon *d, struct signals *s)
+static void serve(struct rt_task *t, struct daemon *d, int signals)
 {
     for (;;) {
-        int sig = signals_next(t, s);
+        int sig = runtime_signals_next(t, signals);
 
         if (sig == SIGUSR1) {
             daemon_log_stats(t, d);
@@ -123,13 +90,13 @@ static void serve(struct rt_task *t, struct daemon *d, struct signals *s)
     }
 }
 
-static void stop(struct rt_task *t, struct daemon *d, struct rpc *rpc, struct signals *s)
+static void stop(struct rt_task *t, struct daemon *d, struct rpc *rpc, int *signals)
 {
     struct rt_task *impatience = NULL;
     struct rt_req done;
 
     rt_req_init_task(&done, t);
-    if (rt_task_start("impatience", impatience_task, s, &done, &impatience) < 0)
+    if (rt_task_start("impatience", impatience_task, signals, &done, &impatience) < 0)
         impatience = NULL;
     rt_task_shield(t, true);
     rpc_close(t, rpc);
@@ -143,14 +110,13 @@ static void stop(struct rt_task *t, struct daemon *d, struct rpc *rpc, struct si
 
 int daemon_run(struct rt_task *t, const struct daemon_run *run, struct err *why)
 {
-    struct signals signals;
     struct rpc *rpc = NULL;
     struct daemon d;
+    int signals = runtime_signals_open(true);
     int rc;
 
-    rc = signals_open(&signals);
-    if (rc < 0)
-        return err_set(why, rc, "signalfd: %s", err_str(rc));
+    if (signals < 0)
+        return err_set(why, signals, "signalfd: %s", err_str(signals));
     daemon_init(&d);
     rc = daemon_apply(t, &d, run->config, why);
     if (rc == 0 && run->socket != NULL)
@@ -158,9 +124,9 @@ int daemon_run(struct rt_task *t, const struct daemon_run *run, struct err *why)
     if (rc == 0 && run->ready != NULL)
         rc = run->ready(t, &d, run->arg);
     if (rc == 0)
-        serve(t, &d, &signals);
+        serve(t, &d, signals);
     stop(t, &d, rpc, &signals);
-    close(signals.fd);
+    close(signals);
     if (rc == 0)
         log_info("stopped");
     return rc;

@@ -2,9 +2,12 @@
 #include "daemon/runtime_opts.h"
 
 #include "base/param.h"
+#include "rt/io.h"
 
 #include <signal.h>
 #include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 
 #define CPUS_MAX 256
 
@@ -62,15 +65,46 @@ int runtime_opts(const struct opts *o, struct rt_config *cfg, struct err *why)
     return opt_str(o, "cores") == NULL ? 0 : parse_cores(opt_str(o, "cores"), cfg, why);
 }
 
-void runtime_block_signals(void)
+static sigset_t signal_set(bool users)
 {
     sigset_t set;
 
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGUSR1);
-    sigaddset(&set, SIGUSR2);
+    if (users) {
+        sigaddset(&set, SIGUSR1);
+        sigaddset(&set, SIGUSR2);
+    }
+    return set;
+}
+
+void runtime_block_signals(void)
+{
+    sigset_t set = signal_set(true);
+
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+}
+
+int runtime_signals_open(bool users)
+{
+    sigset_t set = signal_set(users);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+
+    return fd < 0 ? -errno : fd;
+}
+
+int runtime_signals_next(struct rt_task *t, int fd)
+{
+    struct signalfd_siginfo info;
+    int rc;
+
+    for (;;) {
+        rc = rt_fd_readable(t, fd);
+        if (rc < 0)
+            return rc;
+        if (read(fd, &info, sizeof(info)) == sizeof(info))
+            return (int)info.ssi_signo;
+    }
 }

@@ -31,4 +31,9 @@ int runtime_opts(const struct opts *o, struct rt_config *cfg, struct err *why);
  */
 void runtime_block_signals(void);
 
+/** A descriptor from which SIGINT and SIGTERM come, and with `users` the other two. -errno. */
+int runtime_signals_open(bool users);
+/** Waits for the next one and returns its number; -ECANCELED. */
+int runtime_signals_next(struct rt_task *t, int fd);
+
 #endif

@@ -161,7 +161,8 @@ int nvme_kv_list_begin(struct nvme_kv_list_iter *it, const void *page, size_t le
     return 0;
 }
 
-bool nvme_kv_list_next(struct nvme_kv_list_iter *it, size_t key_max, struct bytes *out_key)
+bool nvme_kv_list_next_padded(struct nvme_kv_list_iter *it, size_t key_max,
+                              size_t (*entry_bytes)(size_t key_len), struct bytes *out_key)
 {
     size_t room = (size_t)(it->end - it->at);
     size_t len;
@@ -172,11 +173,16 @@ bool nvme_kv_list_next(struct nvme_kv_list_iter *it, size_t key_max, struct byte
     if (room < 2)
         return false;
     len = le16_at(it->at);
-    if (len == 0 || len > key_max || nvme_kv_list_entry_bytes(len) > room)
+    if (len == 0 || len > key_max || entry_bytes(len) > room)
         return false;
     *out_key = bytes_make(it->at + 2, len);
-    it->at += nvme_kv_list_entry_bytes(len);
+    it->at += entry_bytes(len);
     it->left--;
     it->rc = 0;
     return true;
+}
+
+bool nvme_kv_list_next(struct nvme_kv_list_iter *it, size_t key_max, struct bytes *out_key)
+{
+    return nvme_kv_list_next_padded(it, key_max, nvme_kv_list_entry_bytes, out_key);
 }

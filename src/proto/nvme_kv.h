@@ -102,6 +102,9 @@ int nvme_kv_list_begin(struct nvme_kv_list_iter *it, const void *page, size_t le
  * of length 0 or above `key_max`. *out_key points into the page.
  */
 bool nvme_kv_list_next(struct nvme_kv_list_iter *it, size_t key_max, struct bytes *out_key);
+/** The same for a dialect with other padding: `entry_bytes` of an entry by its key's length. */
+bool nvme_kv_list_next_padded(struct nvme_kv_list_iter *it, size_t key_max,
+                              size_t (*entry_bytes)(size_t key_len), struct bytes *out_key);
 
 /* --- identify --------------------------------------------------------------------------------- */
 

@@ -164,22 +164,7 @@ bool nvme_csd_list_put(struct nvme_kv_list_page *page, struct bytes key)
 
 bool nvme_csd_list_next(struct nvme_kv_list_iter *it, struct bytes *out_key)
 {
-    size_t room = (size_t)(it->end - it->at);
-    size_t len;
-
-    if (it->left == 0 || it->rc < 0)
-        return false;
-    it->rc = -EBADMSG;
-    if (room < 2)
-        return false;
-    len = le16_at(it->at);
-    if (len == 0 || len > NVME_KV_KEY_MAX || nvme_csd_list_entry_bytes(len) > room)
-        return false;
-    *out_key = bytes_make(it->at + 2, len);
-    it->at += nvme_csd_list_entry_bytes(len);
-    it->left--;
-    it->rc = 0;
-    return true;
+    return nvme_kv_list_next_padded(it, NVME_KV_KEY_MAX, nvme_csd_list_entry_bytes, out_key);
 }
 
 /* --- the extended form ------------------------------------------------------------------------ */

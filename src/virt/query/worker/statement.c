@@ -92,19 +92,31 @@ static const char *skip_token(const char *p)
     return p;
 }
 
+/* Behind white space and comments. */
+static const char *skip_blank(const char *p)
+{
+    const char *end;
+
+    for (;;) {
+        if (isspace((unsigned char)*p))
+            p++;
+        else if ((end = skip_comment(p)))
+            p = end;
+        else
+            return p;
+    }
+}
+
 /* The length of the statement without ';', white space and comments at its end. */
 static size_t trimmed_len(const char *sql)
 {
-    const char *p = sql, *end = sql, *next;
+    const char *p, *end = sql;
 
-    while (*p) {
-        if (isspace((unsigned char)*p) || *p == ';') {
+    for (p = skip_blank(sql); *p; p = skip_blank(p)) {
+        if (*p == ';')
             p++;
-        } else if ((next = skip_comment(p))) {
-            p = next;
-        } else {
+        else
             p = end = skip_token(p);
-        }
     }
     return (size_t)(end - sql);
 }
@@ -169,11 +181,9 @@ static int filter(struct qw_statement *s, struct qw_text *why)
 /* DESCRIBE and SUMMARIZE are no query that COPY takes, but may be a table of one. */
 static int as_query(struct qw_statement *s)
 {
-    const char *p = s->text, *behind;
+    const char *p = skip_blank(s->text);
     char *text;
 
-    while (*p && (isspace((unsigned char)*p) || skip_comment(p)))
-        p = (behind = skip_comment(p)) ? behind : p + 1;
     if (strncasecmp(p, "describe", 8) != 0 && strncasecmp(p, "summarize", 9) != 0)
         return 0;
     if (asprintf(&text, "SELECT * FROM (%s\n)", s->text) < 0)

@@ -260,7 +260,7 @@ def session_gets(b, engine):
     b.add("disk after filling", engine, last(lines, "flush"))
     t = s.limit
     warm = f"get@32{t}"
-    lines = b.engine(engine, path, [warm, "get@1" + t, "get@32" + t, "list" + t, "scan", "scanv" + t], s.items, 4096)
+    lines = b.engine(engine, path, [warm, "get@1" + t, "get@32" + t, "list" + t, "scan" + t, "scanv" + t], s.items, 4096)
     for row, phase, depth in ((GET_1, "get", 1), (GET_32, "get", 32), (LIST, "list", 1), (SCAN, "scan", 1),
                               (SCANV, "scanv", 1)):
         b.add(row, engine, last(lines, phase, depth))

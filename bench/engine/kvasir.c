@@ -303,8 +303,10 @@ static void list_done(struct rt_req *req)
         s->rc = req->rc;
     p->it = kv_list_begin(p->buf, req->rc < 0 ? 0 : p->req.moved);
     p->full = true;
-    for (struct kv_list_iter it = p->it; kv_list_next(&it, &key);)
-        ;
+    for (struct kv_list_iter it = p->it; kv_list_next(&it, &key);) {
+        if (!s->scan->values)
+            scan_key(s->scan, key.ptr, key.len);
+    }
     if (key.len == BENCH_KEY_BYTES) {
         memcpy(s->from, key.ptr, BENCH_KEY_BYTES);
         s->from_set = true;
@@ -380,12 +382,10 @@ static bool scan_step(struct pages *s)
         list_start(s, other);
     if (s->scan->values && r == NULL)
         return false;
-    if (p->full && !s->scan->values) { /* all of them have been passed: see list_done() */
-        s->scan->keys += p->req.nkeys;
-    } else if (p->full && kv_list_next(&p->it, &key)) {
-        s->scan->keys++;
-        if (r != NULL)
-            read_start(s, r, key);
+    /* Without values all keys have been met when the page came: see list_done(). */
+    if (p->full && r != NULL && kv_list_next(&p->it, &key)) {
+        scan_key(s->scan, key.ptr, key.len);
+        read_start(s, r, key);
         return true;
     }
     p->full = false;

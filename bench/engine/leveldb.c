@@ -111,9 +111,9 @@ static int level_scan(struct bench *b, struct scan *s)
     for (leveldb_iter_seek_to_first(it); leveldb_iter_valid(it) && s->keys < s->keys_max;
          leveldb_iter_next(it)) {
         size_t len;
+        const char *key = leveldb_iter_key(it, &len);
 
-        (void)leveldb_iter_key(it, &len);
-        s->keys++;
+        scan_key(s, key, len);
         if (s->values) {
             (void)leveldb_iter_value(it, &len);
             s->bytes += len;

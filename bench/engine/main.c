@@ -9,7 +9,7 @@
  *
  *     fill put zipf           puts: each item once, uniform, zipfian
  *     get mix list            gets; half gets, half puts; keys of a prefix
- *     scan scanv              all keys in order; with their values
+ *     scan scanv              all keys in order; with their values; over and over for a time
  *     delete90 rest           deletes nine items of ten; gets the others
  *     flush collect reopen    what the names say; `idle/5s` does nothing
  *     kill                    ends the process as kill -9 does
@@ -260,7 +260,9 @@ static int run_scan(struct bench *b, const struct phase *p)
 
     cost_now(b, &before);
     s.end_ns = p->time_ns > 0 ? before.at_ns + p->time_ns : UINT64_MAX;
-    rc = b->engine->scan == NULL ? -ENOTSUP : b->engine->scan(b, &s);
+    do {
+        rc = b->engine->scan == NULL ? -ENOTSUP : b->engine->scan(b, &s);
+    } while (rc == 0 && s.keys > 0 && p->time_ns > 0 && bench_now_ns() < s.end_ns);
     print_line(line_of(b, p, s.keys, s.bytes, &before));
     return rc;
 }

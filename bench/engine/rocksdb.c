@@ -128,9 +128,9 @@ static int rocks_scan(struct bench *b, struct scan *s)
     for (rocksdb_iter_seek_to_first(it); rocksdb_iter_valid(it) && s->keys < s->keys_max;
          rocksdb_iter_next(it)) {
         size_t len;
+        const char *key = rocksdb_iter_key(it, &len);
 
-        (void)rocksdb_iter_key(it, &len);
-        s->keys++;
+        scan_key(s, key, len);
         if (s->values) {
             (void)rocksdb_iter_value(it, &len);
             s->bytes += len;

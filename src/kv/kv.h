@@ -40,7 +40,7 @@ enum kv_op {
     KV_RETRIEVE_OPEN, /* key; out: stream, value_len, version */
     KV_READ,          /* stream, off, iov, len; out: moved (short at the end of the value) */
     KV_READ_CLOSE,    /* stream: gone */
-    KV_BATCH,         /* batch: all or nothing */
+    KV_BATCH,         /* batch: all or nothing; who has read one part of it finds the others, too */
     KV_SNAP_OPEN,     /* out: snap, a view of now for RETRIEVE, RETRIEVE_OPEN, STAT, LIST */
     KV_SNAP_CLOSE,    /* snap */
     KV_OPS

@@ -8,10 +8,11 @@
  * is absorbed by the second; anything else about a key that the block has waits for the next one,
  * so that conditions always look at what is visible.
  */
-#include "kv/drivers/blobkv/blobkv.h"
+#include "kv/drivers/blobkv/shards.h"
 
 #include "base/plant.h"
 
+#include <assert.h>
 #include <string.h>
 
 #define BLOCK_BYTES (1u * (uint32_t)MIB) /* a block grows to this, or as large as one batch */
@@ -33,7 +34,16 @@ struct bkv_block {
     uint32_t used_max;   /* bytes at most */
     uint32_t room;
     bool progress; /* something of the queue has been dealt with */
+    /* The block is durable, and whether it counts will be told: reads of what it has wait. */
+    bool undecided;
+    struct list readers; /* struct reader */
 };
+
+/* In kv_req.driver of a read that has not begun. */
+struct reader {
+    struct list link;
+};
+static_assert(sizeof(struct reader) <= sizeof(((struct kv_req *)0)->driver), "room in a request");
 
 /* What a block has besides the records of its operations. */
 static uint32_t base_bytes(const struct bkv *s)
@@ -50,6 +60,7 @@ int bkv_block_new(struct bkv *s)
     s->block = b;
     list_init(&b->ops);
     list_init(&b->flushes);
+    list_init(&b->readers);
     b->buf_bytes = BLOCK_BYTES + BKV_PAGE_BYTES;
     b->recs_max = BLOCK_OPS;
     b->mask = 2 * BLOCK_OPS - 1;
@@ -606,12 +617,41 @@ static int settle_txn(struct rt_task *t, struct bkv *s, struct bkv_op *op, int r
 {
     struct bkv_txn_part *part = op->txn;
 
-    if (part->kind == BKV_TXN_PREPARED)
+    if (part->kind == BKV_TXN_PREPARED) {
+        s->block->undecided = rc == 0;
         return rc == 0 ? bkv_txn_wait(t, s, op) : rc;
+    }
     part->unknown = rc < 0;
     if (rc == 0)
         bkv_txn_committed(s, part);
     return rc;
+}
+
+/*
+ * The batch may count already, and be seen in another shard: who reads here what it changes is
+ * answered when this shard knows, too. So nobody sees one part of a batch and then misses another.
+ */
+bool bkv_undecided_hold(struct bkv *s, struct kv_req *kv)
+{
+    struct bkv_block *b = s->block;
+    struct reader *r = (struct reader *)kv->driver;
+    uint32_t slot;
+
+    if (LIKELY(!b->undecided) || kv->snap != NULL)
+        return false;
+    if (kv->op != KV_LIST && block_find(b, kv->key, bkv_hash(s, kv->key), &slot) == NULL)
+        return false;
+    list_add_tail(&b->readers, &r->link);
+    return true;
+}
+
+static void decided(struct bkv *s, struct bkv_block *b)
+{
+    struct reader *r;
+
+    b->undecided = false;
+    while ((r = list_pop_entry(&b->readers, struct reader, link)) != NULL)
+        bkv_shard_here(s, container_of((void *)r, struct kv_req, driver));
 }
 
 static bool wants_flush(const struct bkv *s, const struct bkv_block *b)
@@ -640,6 +680,8 @@ static void run_block(struct rt_task *t, struct bkv *s)
         apply(s, b);
         s->stats.commits += b->nrecs > 0 || b->txn != NULL;
     }
+    if (UNLIKELY(b->undecided))
+        decided(s, b);
     if (s->quiet)
         bkv_collector_wake(s);
     finish(s, b, rc, flushed);

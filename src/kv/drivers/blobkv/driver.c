@@ -13,8 +13,17 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* Whether the request reads the present. */
+static bool reads(const struct kv_req *req)
+{
+    return req->op == KV_RETRIEVE || req->op == KV_STAT || req->op == KV_LIST ||
+           req->op == KV_RETRIEVE_OPEN;
+}
+
 void bkv_shard_here(struct bkv *s, struct kv_req *req)
 {
+    if (s->nshards > 1 && reads(req) && bkv_undecided_hold(s, req))
+        return;
     switch (req->op) {
     case KV_RETRIEVE:
     case KV_STAT:

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What has to happen to several shards as one: batches (txn.h) and snapshots. The home reactor
- * leads, one at a time, so that no two of them can wait for each other's shards.
+ * leads, those that have a shard in common one after the other, so that no two of them can wait
+ * for each other's shards.
  */
 #include "kv/drivers/blobkv/shards.h"
 
@@ -12,17 +13,36 @@
 
 /* --- whose turn it is ------------------------------------------------------------------------- */
 
-static void lead(struct rt_task *t, struct bkv_shards *set)
+/* Somebody in line for shards, bit i for the i-th. */
+struct turn {
+    struct list link;
+    uint64_t shards;
+    struct rt_cond go;
+};
+
+static void wake_first(struct bkv_shards *set)
 {
-    while (set->leading)
-        (void)rt_cond_wait(t, &set->turn);
-    set->leading = true;
+    if (!list_empty(&set->line))
+        rt_cond_wake_one(&list_first(&set->line, struct turn, link)->go);
 }
 
-static void lead_end(struct bkv_shards *set)
+/* Nobody overtakes: who wants many shards would wait for ever. */
+static void lead(struct rt_task *t, struct bkv_shards *set, uint64_t shards)
 {
-    set->leading = false;
-    rt_cond_wake_one(&set->turn);
+    struct turn me = {.shards = shards};
+
+    list_add_tail(&set->line, &me.link);
+    while (set->line.next != &me.link || (set->led & shards) != 0)
+        (void)rt_cond_wait(t, &me.go);
+    list_del(&me.link);
+    set->led |= shards;
+    wake_first(set);
+}
+
+static void lead_end(struct bkv_shards *set, uint64_t shards)
+{
+    set->led &= ~shards;
+    wake_first(set);
 }
 
 /* --- a batch ---------------------------------------------------------------------------------- */
@@ -164,18 +184,25 @@ static void wait_parts(struct rt_task *t, struct batch *b, bool prepared_will_do
     }
 }
 
-static uint64_t prepare(struct rt_task *t, struct batch *b, uint64_t id)
+/* Those that have to be prepared; in shard 0, which commits, nothing waits for the others. */
+static uint64_t shards_of(const struct batch *b)
 {
     uint64_t shards = 0;
 
     for (unsigned i = 1; i < b->set->n; i++) {
-        if (b->part[i].kv.nbatch == 0)
-            continue;
-        shards |= 1ull << i;
-        send_part(b, i, BKV_TXN_PREPARED, id, 0);
+        if (b->part[i].kv.nbatch > 0)
+            shards |= 1ull << i;
+    }
+    return shards;
+}
+
+static void prepare(struct rt_task *t, struct batch *b, uint64_t id, uint64_t shards)
+{
+    for (unsigned i = 1; i < b->set->n; i++) {
+        if ((shards >> i & 1) != 0)
+            send_part(b, i, BKV_TXN_PREPARED, id, 0);
     }
     wait_parts(t, b, true);
-    return shards;
 }
 
 /* What has kept a part from being prepared; 0: all are. */
@@ -201,17 +228,17 @@ static void tell(struct batch *b, enum bkv_verdict verdict)
     }
 }
 
-static int run_batch(struct rt_task *t, struct batch *b)
+static int run_batch(struct rt_task *t, struct batch *b, uint64_t shards)
 {
     enum bkv_verdict verdict = BKV_TXN_VOID;
     struct kv_req *kv = b->kv;
-    uint64_t id, shards;
+    uint64_t id;
     int rc;
 
     do {
         rt_random(&id, sizeof(id));
     } while (id == 0);
-    shards = prepare(t, b, id);
+    prepare(t, b, id, shards);
     rc = failure(b);
     if (rc == 0) {
         send_part(b, 0, BKV_TXN_COMMITTED, id, shards);
@@ -238,9 +265,11 @@ static int batch_task(struct rt_task *t, void *arg)
 
     rt_task_shield(t, true);
     if (b != NULL) {
-        lead(t, set);
-        rc = run_batch(t, b);
-        lead_end(set);
+        uint64_t shards = shards_of(b);
+
+        lead(t, set, shards);
+        rc = run_batch(t, b, shards);
+        lead_end(set, shards);
     }
     kv_complete(kv, rc);
     return 0;
@@ -390,9 +419,9 @@ static int snap_open(struct rt_task *t, struct bkv_shards *set, struct kv_req *k
         return -ENOMEM;
     c->set = set;
     c->left = set->n;
-    lead(t, set);
+    lead(t, set, UINT64_MAX);
     rc = cut_all(t, c);
-    lead_end(set);
+    lead_end(set, UINT64_MAX);
     if (rc < 0) {
         bkv_fan_free(cut->close);
         return rc;

@@ -176,6 +176,7 @@ int bkv_shards_open(struct rt_task *t, struct bkv_shards *set, const char *blk_u
         return -ENOMEM;
     o->blk_uri = blk_uri;
     set->home = rt_self();
+    list_init(&set->line);
     rt_task_shield(t, true);
     rc = open_all(t, set, o, why);
     if (rc < 0)

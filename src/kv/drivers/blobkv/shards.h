@@ -27,9 +27,9 @@ struct bkv_shards {
     uint64_t secret[2]; /* where keys belong */
     _Atomic uint32_t wants[BKV_SHARDS_MAX]; /* see bkv_share_tell() */
 
-    /* On the home reactor: one batch over shards, or one snapshot, at a time. */
-    bool leading;
-    struct rt_cond turn;
+    /* On the home reactor: shards that a batch or a snapshot has to itself, and who is in line. */
+    uint64_t led;
+    struct list line;
 };
 
 /** Opens all shards. `set->opts`, `path`, `prepare` are set. With text. */
@@ -85,6 +85,9 @@ int bkv_shards_counters(struct rt_task *t, struct kv_dev *dev,
 #define BKV_OP_PART ((uint8_t)KV_OPS)
 void bkv_part_here(struct bkv *s, struct kv_req *kv);
 
+/* commit.c: whether the read has to wait, and does, until it is known what becomes of a batch over
+ * shards that changes what it reads. bkv_shard_here() has it again then. */
+bool bkv_undecided_hold(struct bkv *s, struct kv_req *kv);
 /* driver.c: on the shard's reactor. */
 void bkv_shard_here(struct bkv *s, struct kv_req *kv);
 

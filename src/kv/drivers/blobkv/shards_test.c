@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Stores of several shards as such: the same store under one, two and three reactors, what is
- * refused, and stores that were not finished or have lost a shard.
+ * Stores of several shards as such: the same store under one, two and three reactors, batches that
+ * are seen whole or not at all, what is refused, and stores that were not finished or have lost a
+ * shard.
  */
 #include "kv/drivers/blobkv/shards.h"
 
@@ -177,6 +178,138 @@ static void test_reactors(void **state)
     }
 }
 
+/* --- batches under the eyes of readers -------------------------------------------------------- */
+
+#define TOGETHER 6u /* keys that each round's batch writes */
+#define ROUNDS 30u
+
+struct watching {
+    struct test *x;
+    struct kv_chan *chan;
+    unsigned first, seen; /* a reader's: the key it begins with; rounds it has seen */
+    bool over;
+    struct rt_req done;
+};
+
+static struct bytes round_key(unsigned round, char buf[16])
+{
+    return bytes_make(buf, (size_t)snprintf(buf, 16, "n%05u", round));
+}
+
+/* Each round writes the same keys, and one of its own. */
+static int write_rounds(struct rt_task *t, struct test *x, struct kv_chan *chan)
+{
+    struct kv_batch_item item[TOGETHER + 1];
+    char name[TOGETHER + 1][16], val[16];
+
+    for (unsigned round = 1; round <= ROUNDS; round++) {
+        struct kv_req req = {.op = KV_BATCH, .batch = item, .nbatch = TOGETHER + 1};
+
+        snprintf(val, sizeof(val), "%08u", round);
+        for (unsigned k = 0; k < TOGETHER; k++)
+            item[k] = (struct kv_batch_item){.key = key_of(k, name[k]), .val = bytes_make(val, 8)};
+        item[TOGETHER] = (struct kv_batch_item){.key = round_key(round, name[TOGETHER])};
+        rt_req_init_task(&req.req, t);
+        kv_submit(chan, &req);
+        CHECK(x, rt_wait(t, &req.req) == 0);
+    }
+    return 0;
+}
+
+static int round_of(struct rt_task *t, struct watching *w, unsigned k, unsigned *out_round)
+{
+    char name[16], val[16];
+    uint64_t len;
+    int rc = kv_retrieve(t, w->chan, key_of(k, name), val, sizeof(val), &len);
+
+    *out_round = 0;
+    CHECK(w->x, rc == -ENOENT || (rc == 0 && sscanf(val, "%8u", out_round) == 1));
+    return 0;
+}
+
+/* Whoever has seen one part of a round's batch sees all others. */
+static int watch(struct rt_task *t, void *arg)
+{
+    struct watching *w = arg;
+    struct kv_list_iter it;
+    struct bytes key, own;
+    char buf[600], name[16];
+    uint64_t len, version;
+    unsigned round, other;
+    size_t moved;
+    bool more;
+
+    for (unsigned k = w->first; !w->over; k = (k + 1) % TOGETHER) {
+        for (unsigned i = 1; i < TOGETHER; i++) {
+            CHECK(w->x, round_of(t, w, k, &round) == 0);
+            CHECK(w->x, round_of(t, w, (k + i) % TOGETHER, &other) == 0);
+            CHECK(w->x, other >= round);
+            w->seen = MAX(w->seen, round);
+        }
+        CHECK(w->x, round_of(t, w, k, &round) == 0);
+        if (round == 0)
+            continue;
+        own = round_key(round, name);
+        CHECK(w->x, kv_list(t, w->chan, own, bytes_make("n", 1), 0, buf, sizeof(buf), &moved,
+                            &more) == 0);
+        it = kv_list_begin(buf, moved);
+        CHECK(w->x, kv_list_next(&it, &key) && bytes_eq(key, own));
+        CHECK(w->x, kv_stat(t, w->chan, own, &len, &version) == 0);
+    }
+    return 0;
+}
+
+/* Keeps a reactor busy, so that what it is told and what it is asked comes to it together. */
+static int slow_down(struct rt_task *t, void *arg)
+{
+    const struct watching *w = arg;
+
+    while (!__atomic_load_n(&w->over, __ATOMIC_RELAXED)) {
+        usleep(100);
+        (void)rt_yield(t);
+    }
+    return 0;
+}
+
+static int slow_down_last(struct rt_task *t, void *arg)
+{
+    return rt_on(t, rt_reactor(rt_reactors() - 1), slow_down, arg);
+}
+
+static int write_and_watch(struct rt_task *t, void *arg)
+{
+    struct test *x = arg;
+    struct watching w[5];
+    struct kv_dev *dev;
+    struct kv_chan *chan;
+    int rc;
+
+    CHECK(x, kv_open(t, x->uri, &dev, &x->why) == 0);
+    CHECK(x, kv_chan_get(t, dev, &chan) == 0);
+    for (unsigned i = 0; i < ARRAY_LEN(w); i++) {
+        w[i] = (struct watching){.x = x, .chan = chan, .first = i};
+        rt_req_init_task(&w[i].done, t);
+        CHECK(x,
+              rt_task_start("watch", i < 4 ? watch : slow_down_last, &w[i], &w[i].done, NULL) == 0);
+    }
+    rc = write_rounds(t, x, chan);
+    for (unsigned i = 0; i < ARRAY_LEN(w); i++) {
+        __atomic_store_n(&w[i].over, true, __ATOMIC_RELAXED);
+        (void)rt_wait(t, &w[i].done);
+    }
+    CHECK(x, w[0].seen > 0);
+    kv_chan_put(t, chan);
+    kv_close(t, dev);
+    return rc;
+}
+
+static void test_seen_whole(void **state)
+{
+    struct test *x = *state;
+
+    run_on(x, 2, "shards=2", write_and_watch);
+}
+
 /* --- what is refused -------------------------------------------------------------------------- */
 
 static int only_open(struct rt_task *t, void *arg)
@@ -282,6 +415,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_reactors, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_seen_whole, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lost_shard, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unfinished, setup, teardown),

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Batches over several shards. Shard 0's reactor leads one at a time: every other shard that has
- * a part appends it as a prepared block, flushes it, and does nothing to its log until it is told
- * what becomes of it; when all are durable shard 0 commits with a block of its own, and that block
- * decides. So a crash leaves a shard with one undecided block at most, the last one of its log, and
- * shard 0 knows of each shard which of its parts counted last. docs/decisions/0011-shards.md.
+ * Batches over several shards. Shard 0's reactor leads: every other shard that has a part appends
+ * it as a prepared block, flushes it, and does nothing to its log until it is told what becomes of
+ * it; when all are durable shard 0 commits with a block of its own, and that block decides. Who
+ * reads what a prepared block has waits for that, too. So a crash leaves a shard with one undecided
+ * block at most, the last one of its log, and shard 0 knows of each shard which of its parts
+ * counted last. docs/decisions/0011-shards.md.
  */
 #ifndef KVASIR_KV_BLOBKV_TXN_H
 #define KVASIR_KV_BLOBKV_TXN_H

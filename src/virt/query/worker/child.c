@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A worker, from the fork to QW_DONE. It is made ahead, so it may wait long for its query. */
 #include "virt/query/worker/engine.h"
-#include "virt/query/worker/query.h"
+#include "virt/query/worker/schema.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -71,7 +71,7 @@ static int run(struct qw_query *q, uint64_t *out_rows, struct qw_text *why)
         rc = qw_engine_run("SET lock_configuration=true", NULL, why);
     if (rc == 0)
         rc = qw_output_run(q, &s, out_rows, why);
-    return rc;
+    return qw_wide_failed(rc, q, qw_input_schema(), why);
 }
 
 static int receive_query(struct qw_query *out, struct qw_text *why)

@@ -40,10 +40,13 @@ static void limit_text(uint64_t mem_bytes, char out[LIMIT_TEXT])
 
 int qw_engine_limit(uint64_t mem_bytes, struct qw_text *why)
 {
+    return mem_bytes == limited_to ? 0 : qw_engine_give_back(mem_bytes, why);
+}
+
+int qw_engine_give_back(uint64_t mem_bytes, struct qw_text *why)
+{
     char text[LIMIT_TEXT], sql[64];
 
-    if (mem_bytes == limited_to)
-        return 0;
     limit_text(mem_bytes, text);
     snprintf(sql, sizeof(sql), "SET memory_limit='%s'", text);
     return qw_engine_run(sql, NULL, why);

@@ -117,6 +117,8 @@ static void write_table(FILE *f, const struct qw_query *q, const json_t *schema)
     }
     if (strcmp(format, "csv") == 0)
         write_csv(f, q, schema);
+    if (json_is_true(json_object_get(schema, "wide")))
+        fputs(", map_inference_threshold=-1", f);
     fputs(")", f);
 }
 
@@ -140,6 +142,8 @@ static int make_view(const struct qw_query *q, const json_t *schema, const char 
     return rc;
 }
 
+static const json_t *used;
+
 static void set_packing(const json_t *schema)
 {
     const char *compression = text_of(schema, "compression");
@@ -159,17 +163,28 @@ static void report(const json_t *schema)
     free(text);
 }
 
+const json_t *qw_input_schema(void)
+{
+    return used;
+}
+
 int qw_input_open(const struct qw_query *q, const struct qw_statement *s, struct qw_text *why)
 {
     json_t *schema = q->known;
     int rc = 0;
 
+    used = NULL;
     if (s->ntables == 0) /* nothing of the objects is asked for */
         return 0;
     if (schema && !qw_schema_ok(schema))
         return qw_fail(why, -EINVAL, "what is remembered of the object's columns has no meaning");
     if (!schema)
         rc = qw_sniff(q, &schema, why);
+    if (rc == 0)
+        used = schema;
+    if (rc == 0 && !q->known &&
+        json_array_size(json_object_get(schema, "columns")) >= QW_WIDE_COLUMNS)
+        rc = qw_engine_give_back(q->mem_bytes, why);
     if (rc == 0)
         set_packing(schema);
     for (unsigned i = 0; rc == 0 && i < s->ntables; i++)

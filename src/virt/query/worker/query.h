@@ -40,6 +40,8 @@ int qw_statement_check(const char *sql, struct qw_statement *out, struct qw_text
 
 /** input.c: makes the objects the tables that the statement reads. */
 int qw_input_open(const struct qw_query *q, const struct qw_statement *s, struct qw_text *why);
+/** What the objects are read as; NULL before that is known. */
+const json_t *qw_input_schema(void);
 
 /** The list of their paths, as SQL. */
 void qw_input_paths(FILE *f, const struct qw_query *q);

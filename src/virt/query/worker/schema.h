@@ -5,7 +5,8 @@
  * back is checked like everything that comes from outside:
  *
  *   {"format": "csv"|"json"|"parquet", "compression": "none"|"gzip"|"zstd",
- *    "columns": [[name, type], ...]}                                    csv, json
+ *    "columns": [[name, type], ...]}                                    csv, json; not with
+ *   "wide": true                                                        json, see find_json()
  *   "delim", "quote", "escape", "newline", "comment", "dateformat", "timestampformat": text,
  *   "skip": n, "header": bool, "long_lines": bool                       csv
  */
@@ -27,5 +28,11 @@ bool qw_schema_ok(const json_t *schema);
 
 /** sniff.c: finds out what the query does not say. */
 int qw_sniff(const struct qw_query *q, json_t **out, struct qw_text *why);
+
+/** From so many columns on the memory that each takes counts. */
+#define QW_WIDE_COLUMNS 1000
+/** wide.c: says what to do about a query that had too little memory for its many columns; else
+ * leaves the text as it is. `schema` may be NULL. Returns rc. */
+int qw_wide_failed(int rc, const struct qw_query *q, const json_t *schema, struct qw_text *why);
 
 #endif

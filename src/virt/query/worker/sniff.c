@@ -320,37 +320,66 @@ static int find_csv(const struct qw_query *q, unsigned first, const struct look 
     return rc;
 }
 
-/* DESCRIBE finds the columns of all objects, since those of JSON need not be the same. One column
- * "json" is what the engine calls records that are no objects: these it has to find itself. */
-static int find_json(const struct qw_query *q, const char *compression, json_t **out,
-                     struct qw_text *why)
+static int describe_json(const struct qw_query *q, const char *compression, const char *more,
+                         json_t **out, struct qw_text *why)
 {
-    json_t *schema = json_pack("{s:s, s:s}", "format", "json", "compression", compression);
-    json_t *found = NULL, *columns;
     char *sql = NULL;
     size_t len;
-    FILE *f;
-    int rc;
+    FILE *f = open_memstream(&sql, &len);
 
-    *out = schema;
-    if (*q->schema)
-        return given_columns(q, schema, why);
-    f = open_memstream(&sql, &len);
-    if (!f || !schema)
+    if (!f)
         return qw_fail(why, -ENOMEM, "no memory to look at the object");
     fputs("SELECT json_group_array({'name': column_name, 'type': column_type})::VARCHAR FROM "
           "(DESCRIBE SELECT * FROM read_json(",
           f);
     qw_input_paths(f, q);
-    fprintf(f, ", compression='%s'))", qw_input_compression(compression));
+    fprintf(f, ", compression='%s'%s))", qw_input_compression(compression), more);
     fclose(f);
-    rc = select_json(sql, &found, why);
+    return select_json(sql, out, why);
+}
+
+/* What the engine calls one column "json": records that are no objects, or objects that have so
+ * many names that it takes them for keys of one map. */
+static const char *json_alone(const json_t *found)
+{
+    const json_t *column = json_array_get(found, 0);
+
+    if (json_array_size(found) != 1 ||
+        strcmp(json_string_value(json_object_get(column, "name")), "json") != 0)
+        return NULL;
+    return json_string_value(json_object_get(column, "type"));
+}
+
+/* DESCRIBE finds the columns of all objects, since those of JSON need not be the same. Records
+ * that are no objects the engine has to find itself, and where there are very many columns it had
+ * better: the list of them would take it more memory than the rows do (wide.c). */
+static int find_json(const struct qw_query *q, const char *compression, json_t **out,
+                     struct qw_text *why)
+{
+    json_t *schema = json_pack("{s:s, s:s}", "format", "json", "compression", compression);
+    json_t *found = NULL;
+    const char *alone;
+    int rc;
+
+    *out = schema;
+    if (!schema)
+        return qw_fail(why, -ENOMEM, "no memory to look at the object");
+    if (*q->schema)
+        return given_columns(q, schema, why);
+    rc = describe_json(q, compression, "", &found, why);
+    alone = rc == 0 ? json_alone(found) : NULL;
+    if (alone && strncmp(alone, "MAP(", 4) == 0) {
+        json_decref(found);
+        found = NULL;
+        rc = describe_json(q, compression, ", map_inference_threshold=-1", &found, why);
+        alone = rc == 0 ? json_alone(found) : NULL;
+    }
     if (rc < 0)
         return rc;
-    columns = pairs(found);
-    if (json_array_size(columns) != 1 ||
-        strcmp(json_string_value(json_array_get(json_array_get(columns, 0), 0)), "json") != 0)
-        json_object_set_new(schema, "columns", columns);
+    if (json_array_size(found) >= QW_WIDE_COLUMNS)
+        json_object_set_new(schema, "wide", json_true());
+    else if (!alone)
+        json_object_set_new(schema, "columns", pairs(found));
     json_decref(found);
     return 0;
 }

@@ -114,6 +114,10 @@ static int add_queries(struct cli *c, json_t *devs)
         if (opt_given(&c->opts, numbers[i].opt))
             json_object_set_new(params, numbers[i].param,
                                 json_integer((json_int_t)opt_u64(&c->opts, numbers[i].opt)));
+    if (opt_given(&c->opts, "query-timeout"))
+        json_object_set_new(
+            params, "timeout_ms",
+            json_integer((json_int_t)MAX(opt_u64(&c->opts, "query-timeout") / NS_PER_MS, 1ul)));
     if (opt_given(&c->opts, "query-engine") &&
         json_object_set_new(params, "engine", json_string(opt_str(&c->opts, "query-engine"))) < 0) {
         json_decref(params);
@@ -187,7 +191,11 @@ static const struct opt serve_opts[] = {
     {"query-workers", 0, OPT_U64, false, "N", NULL,
      "queries (SELECT) that run at a time; two for each processor without it"},
     {"query-mem", 0, OPT_SIZE, false, "SIZE", NULL, "memory of one query; 256M without it"},
-    {"query-cpu", 0, OPT_U64, false, "SECONDS", NULL, "processor time of one query; 60 without it"},
+    {"query-cpu", 0, OPT_U64, false, "SECONDS", NULL,
+     "processor time of one query; as long as it may take without it"},
+    {"query-timeout", 0, OPT_TIME, false, "TIME", NULL,
+     "longest time of a query, waiting included; 300s without it, and 60s for one that does not "
+     "say"},
     {"query-result", 0, OPT_SIZE, false, "SIZE", NULL,
      "longest answer of a query; no limit without it"},
     {"query-engine", 0, OPT_STR, false, "PATH", NULL,

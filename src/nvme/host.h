@@ -44,6 +44,7 @@ struct nvme_req {
     uint8_t dir;                /* enum nvme_dir: NONE, H2C or C2H */
     uint8_t flags;              /* NVME_REQ_* */
     uint32_t connection;        /* with NVME_REQ_BOUND */
+    uint64_t timeout_ns;        /* for the answer, when it may take longer than of others */
     /* out */
     uint16_t status;            /* of the completion entry; 0 also when there was none */
     uint32_t dw0, dw1;

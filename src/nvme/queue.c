@@ -341,6 +341,7 @@ static bool is_late(const struct nvme_queue *q, const struct nvme_slot *s, uint6
     if (s->req == NULL || waits_for_caller(s->req) ||
         s->req->sqe.opc == NVME_OPC_ASYNC_EVENT_REQUEST)
         return false;
+    max_ns = MAX(max_ns, s->req->timeout_ns);
     if ((s->req->flags & NVME_REQ_CONNECT) != 0)
         max_ns = MIN(max_ns, NVME_CONNECT_NS);
     return now_ns > s->progress_ns + max_ns;

@@ -161,6 +161,30 @@ static int push_from_here_body(struct rt_task *t, struct env *e)
 }
 TEST_ENV(push_from_here, 2, 8 * MIB)
 
+/* A query that says how long it may take is waited for, beyond what other commands may take. */
+static int push_long_body(struct rt_task *t, struct env *e)
+{
+    struct bytes key = bytes_of_str("key");
+    struct kv_select q = {.keys = &key, .nkeys = 1, .sql = bytes_of_str("sleep")};
+    struct fake f = {0};
+    struct pushing p = {0};
+    int rc, usual_rc;
+
+    nvmf_set_select(e->tgt, fake_select, &f);
+    q.input = q.output = KV_SELECT_PARQUET;
+    OK(pushing_open(t, e, &p, "&timeout=1s"));
+    usual_rc = push(t, &p, &q);
+    CHECK(strstr(p.why.text, "its time is over; say how long") != NULL);
+    q.timeout_ns = 2500 * NS_PER_MS; /* late commands are looked for once a second */
+    rc = push(t, &p, &q);
+    pushing_close(t, &p);
+    CHECK(usual_rc == -ETIMEDOUT && rc == -ETIMEDOUT);
+    CHECK(strcmp(p.why.text, "its time is over") == 0);
+    CHECK(f.cancelled == 0); /* the connection stayed */
+    return 0;
+}
+TEST_ENV(push_long, 1, 8 * MIB)
+
 /* A target without queries: the caller is told to run it himself. */
 static int push_nowhere_body(struct rt_task *t, struct env *e)
 {
@@ -182,6 +206,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(push_from_here),
+        cmocka_unit_test(push_long),
         cmocka_unit_test(push_nowhere),
     };
 

@@ -17,8 +17,10 @@ struct query_config {
     unsigned workers_ready;   /* processes made ahead; 0: 2 */
     unsigned queue_max;       /* queries that wait for their turn; 0: 256, then -EAGAIN */
     uint64_t mem_bytes;       /* of one query; 0: 256 MiB */
-    uint64_t timeout_ns;      /* longest a query may take, waiting included; 0: 60 s */
-    unsigned cpu_seconds;     /* of one query; 0: 60 */
+    /* Longest a query may take, waiting included; one that does not say gets all of it. 0: 300 s
+     * for those that say so, 60 s for others. */
+    uint64_t timeout_ns;
+    unsigned cpu_seconds;     /* of one query; 0: as long as it may take */
     uint64_t result_bytes_max; /* of one answer; 0: no limit */
     unsigned schemas_max;     /* remembered; 0: 1,024 */
 };

@@ -47,12 +47,17 @@ static int with_worker(struct rt_task *t, struct query_run *run)
     return rc;
 }
 
+/* How long a query may take. */
+static uint64_t time_of(const struct query_service *svc, const struct kv_select *q)
+{
+    return q->timeout_ns > 0 ? MIN(q->timeout_ns, svc->cfg.timeout_ns) : svc->usual_ns;
+}
+
 /* The caller's own deadline stays when it is the earlier one. */
 static uint64_t deadline_of(const struct query_service *svc, const struct kv_select *q,
                             uint64_t before)
 {
-    uint64_t timeout_ns = q->timeout_ns > 0 ? q->timeout_ns : svc->cfg.timeout_ns;
-    uint64_t at = rt_now() + MIN(timeout_ns, svc->cfg.timeout_ns);
+    uint64_t at = rt_now() + time_of(svc, q);
 
     return before > 0 ? MIN(before, at) : at;
 }
@@ -61,10 +66,7 @@ static int ended_by_task(struct rt_task *t, struct query_run *run, int rc)
 {
     if (rc == -ETIMEDOUT && (run->why == NULL || run->why->text[0] == '\0'))
         return err_set(run->why, rc, "the query was ended: it took longer than it may (%llu ms)",
-                       (unsigned long long)((run->q->timeout_ns > 0
-                                                 ? MIN(run->q->timeout_ns, run->svc->cfg.timeout_ns)
-                                                 : run->svc->cfg.timeout_ns) /
-                                            NS_PER_MS));
+                       (unsigned long long)(time_of(run->svc, run->q) / NS_PER_MS));
     if (rc < 0 && run->why != NULL && run->why->text[0] == '\0')
         return err_set(run->why, rc, "the query was ended: %s", err_str(rc));
     return rc;

@@ -7,7 +7,8 @@
 #include <unistd.h>
 
 #define MEM_BYTES (256 * MIB)
-#define TIMEOUT_NS (60 * NS_PER_S)
+#define TIMEOUT_NS (300 * NS_PER_S)
+#define USUAL_NS (60 * NS_PER_S)
 
 static void defaults(struct query_config *c)
 {
@@ -25,7 +26,7 @@ static void defaults(struct query_config *c)
     if (c->timeout_ns == 0)
         c->timeout_ns = TIMEOUT_NS;
     if (c->cpu_seconds == 0)
-        c->cpu_seconds = 60;
+        c->cpu_seconds = (unsigned)MIN(c->timeout_ns / NS_PER_S + 1, (uint64_t)INT32_MAX);
     if (c->schemas_max == 0)
         c->schemas_max = 1024;
 }
@@ -79,6 +80,7 @@ static struct query_service *make(const struct query_config *cfg, struct err *wh
     }
     if (cfg != NULL)
         svc->cfg = *cfg;
+    svc->usual_ns = svc->cfg.timeout_ns != 0 ? svc->cfg.timeout_ns : USUAL_NS;
     defaults(&svc->cfg);
     svc->ctl.fd = -1;
     svc->home = rt_self();

@@ -209,6 +209,7 @@ int query_serve(struct rt_task *t, struct query_run *run);
 
 struct query_service {
     struct query_config cfg; /* defaults filled in */
+    uint64_t usual_ns;       /* for a query that does not say how long it may take */
     char *worker, *engine;
     struct rt_reactor *home;
     bool stopping;

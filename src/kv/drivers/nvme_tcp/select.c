@@ -11,7 +11,8 @@
 
 #define PIECE_BYTES (256u << 10)
 #define PUSHED_MAX 32u           /* queries of one channel that may hold a result */
-#define MARGIN_NS (5 * NS_PER_S) /* before the time-out of a command */
+#define MARGIN_NS (5 * NS_PER_S) /* between a query's time and the time-out of its command */
+#define TIME_MAX_NS (24 * 3600 * NS_PER_S)
 #define TRIES_MAX 4u
 
 static_assert((int)KV_SELECT_ARROW == (int)NVME_SEL_F_ARROW, "formats are the same");
@@ -200,18 +201,21 @@ static void fetch_why(struct rt_task *t, struct push *p, uint32_t dw0, uint16_t 
     err_set(p->why, 0, "%.*s", (int)MIN(len, (uint32_t)ERR_TEXT_MAX), (const char *)text);
 }
 
-/* As asked for, but never so long that the command is taken for lost. ms; 0: the target's. */
-static uint32_t time_limit(const struct push *p, bool *out_capped)
+/* The milliseconds that the query may take, which the target is told, and from them how long the
+ * command is waited for. A query that says nothing ends before any command is taken for lost. */
+static uint32_t time_limit(const struct push *p, struct nvme_req *n)
 {
     uint64_t command_ns = p->ctx->dev->timeout_ns != 0 ? p->ctx->dev->timeout_ns : 30 * NS_PER_S;
-    uint64_t max_ns = command_ns > 2 * MARGIN_NS ? command_ns - MARGIN_NS : command_ns / 2;
-    uint64_t ns = p->q->timeout_ns != 0 ? p->q->timeout_ns : max_ns;
+    uint64_t ns = MIN(p->q->timeout_ns, TIME_MAX_NS);
 
-    *out_capped = ns >= max_ns;
-    return (uint32_t)MAX(MIN(ns, max_ns) / NS_PER_MS, 1u);
+    if (ns == 0)
+        ns = command_ns > 2 * MARGIN_NS ? command_ns - MARGIN_NS : command_ns / 2;
+    else
+        n->timeout_ns = ns + MARGIN_NS;
+    return (uint32_t)MAX(ns / NS_PER_MS, 1u);
 }
 
-static int encode_extended(struct push *p, struct nvme_req *n, void **out_data, bool *out_capped)
+static int encode_extended(struct push *p, struct nvme_req *n, void **out_data)
 {
     const struct kv_select *q = p->q;
     struct nvme_sel_query w = {
@@ -223,7 +227,7 @@ static int encode_extended(struct push *p, struct nvme_req *n, void **out_data, 
         .quote = q->quote,
         .escape = q->escape,
         .nkeys = q->nkeys,
-        .timeout_ms = time_limit(p, out_capped),
+        .timeout_ms = time_limit(p, n),
         .sql = q->sql,
         .schema = q->schema,
         .prefix = q->nkeys > 0 ? (struct bytes){0} : q->prefix,
@@ -297,14 +301,13 @@ static int send_query(struct rt_task *t, struct push *p)
 {
     CLEANUP(free_p) struct asking *a = calloc(1, sizeof(*a));
     CLEANUP(free_p) void *data = NULL;
-    bool capped = false;
     struct iovec iov;
     int rc;
 
     if (a == NULL)
         return -ENOMEM;
     a->n = (struct nvme_req){.dir = NVME_DIR_H2C, .flags = NVME_REQ_REPEAT};
-    rc = p->extended ? encode_extended(p, &a->n, &data, &capped) : encode_basic(p, &a->n, &data);
+    rc = p->extended ? encode_extended(p, &a->n, &data) : encode_basic(p, &a->n, &data);
     if (rc < 0)
         return rc;
     p->epoch = nvme_ctrl_epoch(p->ctx->dev->ctrl);
@@ -320,11 +323,12 @@ static int send_query(struct rt_task *t, struct push *p)
         return rc;
     rc = nvme_sel_errno_of_status(a->n.status);
     fetch_why(t, p, a->n.dw0, a->n.status);
-    if (rc == -ETIMEDOUT && capped && p->why != NULL) {
+    if (rc == -ETIMEDOUT && p->q->timeout_ns == 0 && p->why != NULL) {
         size_t n = strlen(p->why->text);
 
         snprintf(p->why->text + n, sizeof(p->why->text) - n,
-                 "; timeout= in the device's URI bounds it");
+                 "; say how long it may take to let it take longer (%s)",
+                 p->extended ? "--timeout" : "the target's configuration");
     }
     return rc;
 }

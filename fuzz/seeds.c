@@ -454,9 +454,7 @@ static void seed_query(void)
         "DECIMAL(4, 2)\","
         "\"known\":{\"format\":\"csv\",\"compression\":\"none\",\"columns\":[[\"a\",\"BIGINT\"]],"
         "\"delim\":"
-        "\",\",\"skip\":0,\"header\":true},\"objects\":[{\"name\":\"x\",\"size\":77}],\"mem_"
-        "bytes\":1000,"
-        "\"cpu_seconds\":1}";
+        "\",\",\"skip\":0,\"header\":true},\"objects\":[{\"name\":\"x\",\"size\":77}]}";
     struct qw_head h = {.type = le32_make(QW_QUERY), .len = le32_make(sizeof(query) - 1)};
     struct iovec iov[] = {{&h, sizeof(h)}, {(void *)(uintptr_t)query, sizeof(query) - 1}};
 

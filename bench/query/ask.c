@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Asks one question again and again, from one or more threads, and prints what each took as a line
- * of JSON: bench-ask URI KEY SQL [times N] [threads N] [input FORMAT] [schema TEXT]
+ * of JSON: bench-ask URI KEY SQL [times N] [threads N] [pause MS] [input FORMAT] [schema TEXT]
  */
 #include <kvasir/kvasir.h>
 
@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define THREADS_MAX 64
 
@@ -17,7 +18,7 @@ static struct kvasir_kv *kv;
 static struct kvasir_key key;
 static struct kvasir_select question = {.nkeys = 1, .keys = &key, .input = "csv"};
 static struct kvasir_select_result result;
-static unsigned times = 1, threads = 1;
+static unsigned times = 1, threads = 1, pause_ms;
 static double *took_ms;
 
 static double now_ms(void)
@@ -42,8 +43,10 @@ static void *ask(void *arg)
     struct kvasir_select_result mine;
 
     for (unsigned i = 0; i < times; i++) {
-        double began = now_ms();
+        double began;
 
+        usleep(pause_ms * 1000);
+        began = now_ms();
         if (kvasir_kv_select(kv, &question, pass, NULL, &mine) < 0) {
             fprintf(stderr, "%s\n", kvasir_error());
             exit(1);
@@ -62,6 +65,8 @@ static int options(int argc, char **argv)
             times = (unsigned)strtoul(argv[i + 1], NULL, 10);
         else if (strcmp(argv[i], "threads") == 0)
             threads = (unsigned)strtoul(argv[i + 1], NULL, 10);
+        else if (strcmp(argv[i], "pause") == 0)
+            pause_ms = (unsigned)strtoul(argv[i + 1], NULL, 10);
         else if (strcmp(argv[i], "input") == 0)
             question.input = argv[i + 1];
         else if (strcmp(argv[i], "schema") == 0)
@@ -79,7 +84,8 @@ int main(int argc, char **argv)
     double began;
 
     if (options(argc, argv) < 0) {
-        fprintf(stderr, "bench-ask URI KEY SQL [times N] [threads N] [input F] [schema S]\n");
+        fprintf(stderr, "bench-ask URI KEY SQL [times N] [threads N] [pause MS] [input F] "
+                        "[schema S]\n");
         return 2;
     }
     key = (struct kvasir_key){argv[2], strlen(argv[2])};

@@ -92,12 +92,11 @@ def statements():
 
 RAW = [
     ("no JSON", b"select 1"),
-    ("invalid UTF-8", b'{"sql": "select \xff\xfe", "input": "csv", "output": "csv", "objects": [], "mem_bytes": 1, "cpu_seconds": 1}'),
+    ("invalid UTF-8", b'{"sql": "select \xff\xfe", "input": "csv", "output": "csv", "objects": []}'),
     ("overlong UTF-8", b'{"sql": "select \xc0\xaf"}'),
     ("JSON 100,000 deep", b'{"sql": ' + b"[" * 100000),
-    ("a number for SQL", b'{"sql": 1, "input": "csv", "output": "csv", "objects": [], "mem_bytes": 1, "cpu_seconds": 1}'),
-    ("no objects", b'{"sql": "select 1", "input": "csv", "output": "csv", "mem_bytes": 1000000, "cpu_seconds": 1}'),
-    ("negative limits", b'{"sql": "select 1", "input": "csv", "output": "csv", "objects": [], "mem_bytes": -1, "cpu_seconds": -1}'),
+    ("a number for SQL", b'{"sql": 1, "input": "csv", "output": "csv", "objects": []}'),
+    ("no objects", b'{"sql": "select 1", "input": "csv", "output": "csv"}'),
     ("4 MiB of nothing", b" " * (4 << 20)),
 ]
 
@@ -126,7 +125,7 @@ def check_bomb(count, zygote, name, sql):
 
 def tell(zygote, *messages):
     """A worker that is told something that the daemon would not say."""
-    worker = zygote.spawn()
+    worker = zygote.spawn(MEM, 1)
     answer = Answer()
     for message in messages:
         try:
@@ -147,8 +146,8 @@ def tell(zygote, *messages):
 def check_nonsense(count, zygote):
     """Heads that lie, garbage, answers to what was not asked: the worker ends, not by a fault."""
     query = json.dumps({"sql": "select 1", "input": "csv", "output": "csv", "header": "auto", "header_out": False,
-                        "delim": "", "quote": "", "escape": "", "schema": "", "known": None, "mem_bytes": MEM,
-                        "cpu_seconds": 1, "objects": [{"name": "x", "size": 100}]}).encode()
+                        "delim": "", "quote": "", "escape": "", "schema": "", "known": None,
+                        "objects": [{"name": "x", "size": 100}]}).encode()
     whole = HEAD.pack(QUERY, len(query), 0, 0, 0, 0) + query
     for name, messages in [
             ("a length of 4 GiB", [HEAD.pack(QUERY, 0xffffffff, 0, 0, 0, 0)]),

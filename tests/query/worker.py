@@ -126,7 +126,7 @@ class Zygote:
         if kind != READY:
             self.close()
             raise NoEngine(text)
-        assert value == 1, f"version {value}"
+        assert value == 2, f"version {value}"
 
     def __enter__(self):
         return self
@@ -145,18 +145,18 @@ class Zygote:
         kind, tag, value, cpu, rss, text = CTL.unpack(data)
         return kind, tag, value, cpu, rss, text.split(b"\0")[0].decode()
 
-    def control(self, kind, tag, fds=()):
-        data = CTL.pack(kind, tag, 0, 0, 0, b"")
+    def control(self, kind, tag, fds=(), value=0, cpu_us=0):
+        data = CTL.pack(kind, tag, value, cpu_us, 0, b"")
         more = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self.sock.sendmsg([data], more)
 
-    def spawn(self):
+    def spawn(self, mem_bytes=256 << 20, cpu_seconds=20):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         fd = os.memfd_create("window", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, SLOT_BYTES * SLOTS)
         window = mmap.mmap(fd, SLOT_BYTES * SLOTS)
         self.tag += 1
-        self.control(SPAWN, self.tag, (theirs.fileno(), fd))
+        self.control(SPAWN, self.tag, (theirs.fileno(), fd), mem_bytes, cpu_seconds * 1000000)
         theirs.close()
         os.close(fd)
         kind, tag, value, _, _, _ = self.receive()
@@ -164,20 +164,19 @@ class Zygote:
         assert value < 1 << 63, f"fork: {value - (1 << 64)}"
         return Worker(self, ours, window, tag, value)
 
-    def ask(self, sql, objects, seconds=30, answer_max=1 << 40, **more):
+    def ask(self, sql, objects, seconds=30, answer_max=1 << 40, mem_bytes=256 << 20, cpu_seconds=20, **more):
         """One query over objects: bytes, or (function, size)."""
         objects = [(o, len(o)) if isinstance(o, (bytes, bytearray, memoryview)) else o for o in objects]
         query = {"sql": sql, "input": "csv", "output": "csv", "header": "auto", "header_out": False,
                  "delim": "", "quote": "", "escape": "", "schema": "", "known": None,
-                 "mem_bytes": 256 << 20, "cpu_seconds": 20,
                  "objects": [{"name": f"object{i}", "size": size} for i, (_, size) in enumerate(objects)]}
         query.update(more)
         raw = sql if isinstance(sql, bytes) else json.dumps(query).encode()
-        return self.ask_raw(raw, objects, seconds, answer_max)
+        return self.ask_raw(raw, objects, seconds, answer_max, mem_bytes, cpu_seconds)
 
-    def ask_raw(self, raw, objects, seconds=30, answer_max=1 << 40):
+    def ask_raw(self, raw, objects, seconds=30, answer_max=1 << 40, mem_bytes=256 << 20, cpu_seconds=20):
         answer, begin = Answer(), time.monotonic()
-        worker = self.spawn()
+        worker = self.spawn(mem_bytes, cpu_seconds)
         try:
             worker.send(QUERY, raw)
             worker.serve(objects, answer, begin + seconds, answer_max)

@@ -68,17 +68,15 @@ static json_t *objects_json(const struct query_run *run)
 int query_ask_make(const struct query_run *run, char **out_text, size_t *out_len, struct err *why)
 {
     const struct kv_select *q = run->q;
-    const struct query_config *cfg = &run->svc->cfg;
     char delim[2] = {q->delim}, quote[2] = {q->quote}, escape[2] = {q->escape};
     json_t *known = run->known != NULL ? json_loads(run->known, 0, NULL) : NULL;
     json_t *j = json_pack(
-        "{s:s%, s:s, s:s, s:s, s:b, s:s, s:s, s:s, s:s%, s:o, s:o, s:I, s:I}", "sql",
+        "{s:s%, s:s, s:s, s:s, s:b, s:s, s:s, s:s, s:s%, s:o, s:o}", "sql",
         (const char *)q->sql.ptr, q->sql.len, "input", kv_select_format_name(q->input), "output",
         kv_select_format_name(q->output), "header", header_name(q->header), "header_out",
         (int)q->header_out, "delim", delim, "quote", quote, "escape", escape, "schema",
         q->schema.len > 0 ? (const char *)q->schema.ptr : "", q->schema.len, "known",
-        known != NULL ? known : json_null(), "objects", objects_json(run), "mem_bytes",
-        (json_int_t)cfg->mem_bytes, "cpu_seconds", (json_int_t)cfg->cpu_seconds);
+        known != NULL ? known : json_null(), "objects", objects_json(run));
 
     *out_text = j != NULL ? json_dumps(j, JSON_COMPACT) : NULL;
     json_decref(j);

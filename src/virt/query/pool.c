@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 
 #define PATIENCE_NS (5 * NS_PER_S)       /* a killed process is gone sooner */
-#define EXIT_WITHIN_NS (500 * NS_PER_MS) /* after its stream has ended */
+#define EXIT_WITHIN_NS (200 * NS_PER_MS) /* after its stream has ended */
 #define AGAIN_NS (100 * NS_PER_MS)
 
 struct query_worker *query_pool_find(struct query_service *svc, uint32_t tag)
@@ -146,6 +146,8 @@ void query_pool_end(struct query_worker *w)
     w->state = QUERY_ENDING;
     if (w->exited)
         drop(w);
+    else if (w->end.answered)
+        query_pool_expect_exit(w);
     else
         query_pool_kill(w);
     rt_cond_wake_all(&svc->need);
@@ -196,7 +198,7 @@ static int make(struct rt_task *t, struct query_service *svc)
     svc->nworkers++;
     svc->nspawning++;
     w->asked_ns = rt_now_exact();
-    rc = query_zygote_send(t, svc, QW_SPAWN, tag, theirs, 2);
+    rc = query_zygote_spawn(t, svc, tag, theirs);
     rt_close_p(&theirs[0]);
     rt_close_p(&theirs[1]);
     /* That was a wait: the zygote may have gone, and the worker with it. */

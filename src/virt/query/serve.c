@@ -197,6 +197,7 @@ static int take_done(struct rt_task *t, struct query_run *run, size_t len)
     rc = recv_all(t, run, text, len);
     if (rc < 0)
         return rc;
+    run->end.answered = true;
     rc = query_ask_done(run, text, len);
     return rc < 0 ? rc : 1;
 }

@@ -72,7 +72,8 @@ struct query_worker {
     struct rt_msg end_msg;
     struct query_end {
         int rc;
-        bool died; /* without having said how the query ended */
+        bool answered; /* the worker has said how the query ended, and exits by itself */
+        bool died;     /* without having said so */
         uint64_t object_bytes, read_bytes, result_bytes, run_ns, queue_ns;
     } end;
 };
@@ -83,7 +84,7 @@ void query_pool_exited(struct query_worker *w, int status, uint64_t cpu_us, uint
 void query_pool_lost(struct query_service *svc);
 struct query_worker *query_pool_find(struct query_service *svc, uint32_t tag);
 struct query_worker *query_pool_take(struct query_service *svc);
-/** The query is over: the worker ends, whatever it does. Its stream is closed. */
+/** The query is over: the worker ends, soon or at once, whatever it does. Its stream is closed. */
 void query_pool_end(struct query_worker *w);
 void query_pool_kill(struct query_worker *w);
 /** Its stream has ended: it is killed unless it ends soon. */
@@ -97,8 +98,9 @@ enum query_zygote_state { QUERY_DOWN, QUERY_STARTING, QUERY_UP };
 
 /** The task that starts the zygote, listens to it, and starts another when it has died. */
 int query_zygote_task(struct rt_task *t, void *arg);
-int query_zygote_send(struct rt_task *t, struct query_service *svc, enum qw_ctl_type type,
-                      uint32_t tag, const int *fds, unsigned nfds);
+/** Asks for a worker with these ends of its stream and its window. */
+int query_zygote_spawn(struct rt_task *t, struct query_service *svc, uint32_t tag,
+                       const int fds[2]);
 /** Does not wait; what does not go through is given up, the worker dies when its stream ends. */
 void query_zygote_tell(struct query_service *svc, enum qw_ctl_type type, uint32_t tag);
 

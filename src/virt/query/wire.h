@@ -5,8 +5,8 @@
  * The daemon starts one zygote (kvasir-query), which opens the engine once. Between them: a
  * SOCK_SEQPACKET pair, descriptor QW_ZYGOTE_FD in the zygote, one struct qw_ctl a message. QW_SPAWN
  * carries two descriptors: the worker's end of a SOCK_STREAM pair, and a memfd, the window. The
- * zygote forks a worker, which waits on its stream for QW_QUERY, answers it and exits: a worker
- * sees one query.
+ * zygote forks a worker, which gives up what it does not need, waits on its stream for QW_QUERY,
+ * answers it, waits until the daemon has closed the stream, and exits: a worker sees one query.
  *
  * On the stream each message is a struct qw_head and `len` bytes. The objects of a query are
  * numbered from 0. A worker reads them with QW_READ into a slot of the window, which is the
@@ -23,11 +23,11 @@
 #include <stddef.h>
 
 #define QW_ZYGOTE_FD 3
-#define QW_VERSION 1u
+#define QW_VERSION 2u
 
 enum qw_ctl_type {
     QW_READY = 1, /* from the zygote, once: value = QW_VERSION; the engine is open */
-    QW_SPAWN,     /* to it: tag, two descriptors */
+    QW_SPAWN,     /* to it: tag, two descriptors; value = memory in bytes, and cpu_us: the limits */
     QW_SPAWNED,   /* from it: tag; value = pid, or a negative errno */
     QW_KILL,      /* to it: tag; no answer but QW_EXITED */
     QW_EXITED,    /* from it: tag; value = the status of wait4(); cpu_us, rss_bytes */
@@ -72,8 +72,7 @@ static_assert(sizeof(struct qw_head) == 32, "a head is 32 bytes");
 /*
  * QW_QUERY: {"sql": text, "input": "csv"|..., "output": ..., "header": "auto"|"yes"|"no",
  * "header_out": bool, "delim": "", "quote": "", "escape": "", "schema": "" or "NAME TYPE, ...",
- * "known": null or what QW_SCHEMA said, "objects": [{"name": text, "size": n}, ...],
- * "mem_bytes": n, "cpu_seconds": n}
+ * "known": null or what QW_SCHEMA said, "objects": [{"name": text, "size": n}, ...]}
  */
 
 /** Whether a head that came may stand: type known in that direction, lengths within bounds. */

@@ -44,13 +44,15 @@ static int wait_message(struct rt_task *t, struct query_service *svc, struct qw_
     }
 }
 
-int query_zygote_send(struct rt_task *t, struct query_service *svc, enum qw_ctl_type type,
-                      uint32_t tag, const int *fds, unsigned nfds)
+int query_zygote_spawn(struct rt_task *t, struct query_service *svc, uint32_t tag, const int fds[2])
 {
-    struct qw_ctl c = {.type = le32_make(type), .tag = le32_make(tag)};
+    struct qw_ctl c = {.type = le32_make(QW_SPAWN),
+                       .tag = le32_make(tag),
+                       .value = le64_make(svc->cfg.mem_bytes),
+                       .cpu_us = le64_make(svc->cfg.cpu_seconds * 1000000ull)};
 
     for (;;) {
-        ssize_t n = svc->state == QUERY_UP ? rt_sock_send_fds(&svc->ctl, &c, sizeof(c), fds, nfds)
+        ssize_t n = svc->state == QUERY_UP ? rt_sock_send_fds(&svc->ctl, &c, sizeof(c), fds, 2)
                                            : -ECONNRESET;
 
         if (n != -EAGAIN)

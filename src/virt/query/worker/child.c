@@ -53,9 +53,10 @@ static void done(int rc, const char *text, uint64_t rows)
         j = json_pack("{s:i, s:s, s:I}", "rc", rc, "text",
                       "the engine failed with a text that is not UTF-8", "rows", (json_int_t)rows);
     s = j ? json_dumps(j, JSON_COMPACT) : NULL;
-    if (s)
-        qw_stream_send(QW_DONE, NULL, s, strlen(s));
-    syscall(SYS_exit_group, s ? 0 : 1);
+    if (!s)
+        _exit(1);
+    qw_stream_send(QW_DONE, NULL, s, strlen(s));
+    qw_stream_end();
 }
 
 static int run(struct qw_query *q, uint64_t *out_rows, struct qw_text *why)
@@ -64,11 +65,9 @@ static int run(struct qw_query *q, uint64_t *out_rows, struct qw_text *why)
     int rc = qw_statement_check(q->sql, &s, why);
 
     if (rc == 0)
-        rc = qw_engine_limit(q->mem_bytes, why);
-    if (rc == 0)
         rc = qw_input_open(q, &s, why);
     if (rc == 0)
-        rc = qw_engine_run("SET lock_configuration=true", NULL, why);
+        rc = qw_engine_lock(why);
     if (rc == 0)
         rc = qw_output_run(q, &s, out_rows, why);
     return qw_wide_failed(rc, q, qw_input_schema(), why);
@@ -89,7 +88,22 @@ static int receive_query(struct qw_query *out, struct qw_text *why)
     return qw_query_parse(text, le32_get(h.len), out, why);
 }
 
-void qw_child_run(int stream_fd, int window_fd, pid_t zygote)
+/* All that can be done before the query is known: it does not wait for it, and the worker has given
+ * up everything when it begins to look at what a user wrote. */
+static int get_ready(pid_t zygote, const struct qw_limits *limits, struct qw_text *why)
+{
+    int rc = qw_sandbox_early(zygote, why);
+
+    if (rc == 0)
+        rc = qw_engine_limit(limits->mem_bytes, why);
+    if (rc < 0)
+        return rc;
+    qw_warm_worker();
+    rc = qw_rehearse_worker(why);
+    return rc < 0 ? rc : qw_sandbox_enter(STREAM_FD, limits, why);
+}
+
+void qw_child_run(int stream_fd, int window_fd, pid_t zygote, const struct qw_limits *limits)
 {
     static struct qw_query q;
     static struct qw_text why;
@@ -97,17 +111,11 @@ void qw_child_run(int stream_fd, int window_fd, pid_t zygote)
     uint64_t rows = 0;
     int rc;
 
-    if (!window)
-        _exit(1);
-    if (qw_sandbox_early(zygote, &why) < 0)
-        _exit(1);
-    qw_warm_worker();
-    if (qw_rehearse_worker(&why) < 0)
+    if (!window || get_ready(zygote, limits, &why) < 0)
         _exit(1);
     rc = receive_query(&q, &why);
-    if (rc == 0)
-        rc = qw_sandbox_enter(STREAM_FD, q.mem_bytes, q.cpu_seconds, &why);
     if (rc == 0) {
+        q.mem_bytes = limits->mem_bytes;
         qw_objects_set(q.objects, q.nobjects, window);
         rc = run(&q, &rows, &why);
     }

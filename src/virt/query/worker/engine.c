@@ -9,7 +9,8 @@
 
 static duckdb_database db;
 static duckdb_connection con;
-static uint64_t limited_to; /* the query's memory that the engine's limit is for */
+static duckdb_prepared lock; /* sets that nothing can be set */
+static uint64_t limited_to;  /* the query's memory that the engine's limit is for */
 
 #define LIMIT_TEXT 32
 
@@ -104,6 +105,19 @@ int qw_engine_open(const char *path, uint64_t mem_bytes, struct qw_text *why)
     rc = qw_engine_run("SET allowed_directories=['/kvasir/']", NULL, why);
     if (rc == 0)
         rc = qw_engine_run("SET enable_external_access=false", NULL, why);
+    if (rc == 0 && duck.prepare(con, "SET lock_configuration=true", &lock) != DUCKDB_OK)
+        rc = qw_engine_failed(duck.prepare_error(lock), why);
+    return rc;
+}
+
+int qw_engine_lock(struct qw_text *why)
+{
+    duckdb_result result;
+    int rc = 0;
+
+    if (duck.execute_prepared(lock, &result) != DUCKDB_OK)
+        rc = qw_engine_failed(duck.result_error(&result), why);
+    duck.destroy_result(&result);
     return rc;
 }
 

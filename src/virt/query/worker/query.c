@@ -46,16 +46,14 @@ static int parse_root(struct qw_query *q)
 {
     const char *input, *output;
     json_t *objects;
-    json_int_t mem, cpu;
     int header_out, rc;
 
     q->delim = q->quote = q->escape = q->schema = "";
     q->header = "auto";
-    if (json_unpack(q->root, "{s:s, s:s, s:s, s?s, s?b, s?s, s?s, s?s, s?s, s?o, s:o, s:I, s:I}",
-                    "sql", &q->sql, "input", &input, "output", &output, "header", &q->header,
-                    "header_out", &header_out, "delim", &q->delim, "quote", &q->quote, "escape",
-                    &q->escape, "schema", &q->schema, "known", &q->known, "objects", &objects,
-                    "mem_bytes", &mem, "cpu_seconds", &cpu) < 0)
+    if (json_unpack(q->root, "{s:s, s:s, s:s, s?s, s?b, s?s, s?s, s?s, s?s, s?o, s:o}", "sql",
+                    &q->sql, "input", &input, "output", &output, "header", &q->header, "header_out",
+                    &header_out, "delim", &q->delim, "quote", &q->quote, "escape", &q->escape,
+                    "schema", &q->schema, "known", &q->known, "objects", &objects) < 0)
         return -EINVAL;
     q->header_out = json_is_true(json_object_get(q->root, "header_out"));
     if (json_is_null(q->known))
@@ -65,10 +63,6 @@ static int parse_root(struct qw_query *q)
         rc = parse_format(output, &q->output);
     if (rc == 0 && (q->input == QW_ARROW || q->output == QW_AUTO))
         rc = -EINVAL;
-    if (mem <= 0 || cpu <= 0 || cpu > UINT32_MAX)
-        return -EINVAL;
-    q->mem_bytes = (uint64_t)mem;
-    q->cpu_seconds = (unsigned)cpu;
     return rc < 0 ? rc : parse_objects(objects, q);
 }
 

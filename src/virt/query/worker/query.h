@@ -21,9 +21,8 @@ struct qw_query {
     json_t *known;                      /* or NULL */
     struct qw_object *objects;
     unsigned nobjects;
-    bool rehearsal; /* the zygote's own: nothing goes to a daemon */
-    uint64_t mem_bytes;
-    unsigned cpu_seconds;
+    bool rehearsal;     /* the zygote's own: nothing goes to a daemon */
+    uint64_t mem_bytes; /* of the worker's limits */
 };
 
 /** query.c: takes the JSON apart. */
@@ -61,10 +60,11 @@ int qw_output_run(const struct qw_query *q, const struct qw_statement *s, uint64
 /** output_arrow.c: the same as an Arrow stream, from qw_output_run(). */
 int qw_output_arrow(const struct qw_statement *s, uint64_t *out_rows, struct qw_text *why);
 
-/** sandbox.c: gives up what a worker does not need, before it waits for its query. */
+/** sandbox.c: gives up what a worker does not need, all before it waits for its query. */
 int qw_sandbox_early(pid_t zygote, struct qw_text *why);
-/** And the rest. `fd` is the stream, the highest descriptor that is open. */
-int qw_sandbox_enter(int fd, uint64_t mem_bytes, unsigned cpu_seconds, struct qw_text *why);
+/** And the rest. `fd` is the stream, the highest descriptor that is open. The memory is what comes
+ * to what is in use. */
+int qw_sandbox_enter(int fd, const struct qw_limits *limits, struct qw_text *why);
 
 /** Writes a text as SQL: 'it''s', "a ""name""". */
 void qw_sql_string(FILE *f, const char *s);

@@ -93,15 +93,16 @@ static int limit(int resource, uint64_t soft, uint64_t hard)
     return setrlimit(resource, &r) < 0 ? -errno : 0;
 }
 
-static int set_limits(int fd, uint64_t mem_bytes, unsigned cpu_seconds)
+static int set_limits(int fd, const struct qw_limits *l)
 {
     uint64_t size = own_size();
     int rc;
 
     if (size == 0)
         return -EIO;
-    if ((rc = limit(RLIMIT_AS, size + mem_bytes, size + mem_bytes)) < 0 ||
-        (rc = limit(RLIMIT_CPU, cpu_seconds, cpu_seconds + 1u)) < 0 || /* SIGXCPU, then SIGKILL */
+    if ((rc = limit(RLIMIT_AS, size + l->mem_bytes, size + l->mem_bytes)) < 0 ||
+        /* SIGXCPU, then SIGKILL */
+        (rc = limit(RLIMIT_CPU, l->cpu_seconds, l->cpu_seconds + 1u)) < 0 ||
         (rc = limit(RLIMIT_CORE, 0, 0)) < 0 || (rc = limit(RLIMIT_FSIZE, 0, 0)) < 0 ||
         (rc = limit(RLIMIT_NPROC, 0, 0)) < 0)
         return rc;
@@ -221,9 +222,9 @@ static int forbid_calls(int fd)
     return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) < 0 ? -errno : 0;
 }
 
-int qw_sandbox_enter(int fd, uint64_t mem_bytes, unsigned cpu_seconds, struct qw_text *why)
+int qw_sandbox_enter(int fd, const struct qw_limits *limits, struct qw_text *why)
 {
-    int rc = set_limits(fd, mem_bytes, cpu_seconds);
+    int rc = set_limits(fd, limits);
 
     if (rc < 0)
         return qw_fail(why, rc, "the worker's limits cannot be set: %s", strerror(-rc));

@@ -31,6 +31,7 @@ static pid_t parent;
 /* Runs `attempt` in a worker's sandbox; what became of the process. */
 static int in_sandbox(void (*attempt)(void))
 {
+    static const struct qw_limits limits = {MEM_BYTES, 1};
     static struct qw_text why;
     int status = 0, sv[2];
     pid_t pid;
@@ -43,7 +44,7 @@ static int in_sandbox(void (*attempt)(void))
             leave(90);
         if (qw_sandbox_early(parent, &why) < 0)
             leave(91);
-        if (qw_sandbox_enter(STREAM, MEM_BYTES, 1, &why) < 0)
+        if (qw_sandbox_enter(STREAM, &limits, &why) < 0)
             leave(92);
         attempt();
         leave(0);

@@ -155,13 +155,31 @@ static int add_table(struct qw_statement *s, const char *name)
     return 0;
 }
 
-/* The engine's tree of the statement goes through the filter. */
+/* The engine's tree of the statement. What makes it is prepared once, before the first fork. */
+static int parse(const char *text, char **out, struct qw_text *why)
+{
+    static duckdb_prepared ps;
+    duckdb_result result;
+    int rc = 0;
+
+    if (!ps &&
+        duck.prepare(qw_engine_con(), "SELECT json_serialize_sql(?::VARCHAR)", &ps) != DUCKDB_OK)
+        return qw_engine_failed(duck.prepare_error(ps), why);
+    duck.bind_varchar_length(ps, 1, text, strlen(text));
+    if (duck.execute_prepared(ps, &result) != DUCKDB_OK)
+        rc = qw_engine_failed(duck.result_error(&result), why);
+    else if (!(*out = duck.value_varchar(&result, 0, 0)))
+        rc = qw_fail(why, -ENOMEM, "the engine gave no text");
+    duck.destroy_result(&result);
+    return rc;
+}
+
+/* It goes through the filter. */
 static int filter(struct qw_statement *s, struct qw_text *why)
 {
-    const char *text = s->text;
     struct filter_result res;
     char *ast = NULL;
-    int rc = qw_engine_text("SELECT json_serialize_sql(?::VARCHAR)", &text, 1, &ast, why);
+    int rc = parse(s->text, &ast, why);
 
     if (rc < 0)
         return rc;

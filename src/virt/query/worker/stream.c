@@ -8,7 +8,10 @@
 #include <errno.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
+
+#define END_REST_NS 2000000 /* the daemon hands the answer on meanwhile */
 
 static int stream_fd = -1;
 
@@ -75,4 +78,16 @@ void qw_stream_recv(struct qw_head *out)
     qw_stream_recv_body(out, sizeof(*out));
     if (!qw_head_ok(out, false))
         gone();
+}
+
+void qw_stream_end(void)
+{
+    const struct timespec rest = {.tv_nsec = END_REST_NS};
+    char c;
+
+    while (syscall(SYS_read, stream_fd, &c, 1) > 0)
+        ;
+    syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &rest, NULL);
+    syscall(SYS_exit_group, 0);
+    __builtin_unreachable();
 }

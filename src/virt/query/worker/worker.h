@@ -39,6 +39,9 @@ void qw_stream_open(int fd);
 void qw_stream_send(enum qw_type type, const struct qw_head *h, const void *body, size_t len);
 void qw_stream_recv(struct qw_head *out);
 void qw_stream_recv_body(void *buf, size_t len);
+/** Exits when the daemon has closed its end, and a little later: to take a process apart takes as
+ * long as a small query, and whoever waits for the answer may need this processor. */
+__attribute__((noreturn)) void qw_stream_end(void);
 
 /* object.c */
 struct qw_object {
@@ -97,11 +100,17 @@ void qw_warm_engine(void);
 /** In a worker that has no query yet. */
 void qw_warm_worker(void);
 
+struct qw_limits { /* of a worker */
+    uint64_t mem_bytes;
+    unsigned cpu_seconds;
+};
+
 /* zygote.c */
 int qw_zygote_run(int ctl_fd);
 
 /* child.c */
 /** A worker: never returns. */
-__attribute__((noreturn)) void qw_child_run(int stream_fd, int window_fd, pid_t zygote);
+__attribute__((noreturn)) void qw_child_run(int stream_fd, int window_fd, pid_t zygote,
+                                            const struct qw_limits *limits);
 
 #endif

@@ -117,7 +117,10 @@ static void need_engine(void)
 
 static void send_ctl(enum qw_ctl_type type, uint32_t tag, const int *fds, unsigned nfds)
 {
-    struct qw_ctl c = {.type = le32_make(type), .tag = le32_make(tag)};
+    struct qw_ctl c = {.type = le32_make(type),
+                       .tag = le32_make(tag),
+                       .value = le64_make(256 * MIB),
+                       .cpu_us = le64_make(20000000)};
     union {
         struct cmsghdr align;
         char buf[CMSG_SPACE(2 * sizeof(int))];
@@ -173,7 +176,6 @@ static void send_query(int fd, const struct query *q)
     struct qw_head h = {.type = le32_make(QW_QUERY)};
     json_t *objects = json_array(), *root;
     char *text, *all;
-    int n;
 
     for (unsigned i = 0; i < q->nobjects; i++) {
         char name[32];
@@ -185,12 +187,7 @@ static void send_query(int fd, const struct query *q)
     root = json_pack("{s:s, s:s, s:s, s:o}", "sql", q->sql, "input", q->input, "output", q->output,
                      "objects", objects);
     text = json_dumps(root, 0);
-    n = asprintf(&all, "{%s%s%s", q->more ? q->more : "",
-                 q->more && strstr(q->more, "mem_bytes") ? "" : "\"mem_bytes\": 268435456, ",
-                 q->more && strstr(q->more, "cpu_seconds") ? "" : "\"cpu_seconds\": 20, ");
-    assert_true(n > 0);
-    all = realloc(all, (size_t)n + strlen(text));
-    memcpy(all + n, text + 1, strlen(text)); /* the NUL too */
+    assert_true(asprintf(&all, "{%s%s", q->more ? q->more : "", text + 1) > 0);
     h.len = le32_make((uint32_t)strlen(all));
     assert_int_equal(send(fd, &h, sizeof(h), 0), sizeof(h));
     assert_int_equal(send(fd, all, strlen(all), 0), strlen(all));
@@ -265,6 +262,7 @@ static void run(struct query *q)
     send_query(fd, q);
     while (!q->done && receive(fd, &h, sizeof(h)))
         take_message(fd, window, q, &h);
+    close(fd);
     c = receive_ctl();
     assert_int_equal(le32_get(c.type), QW_EXITED);
     assert_int_equal(le32_get(c.tag), last_tag);
@@ -272,7 +270,6 @@ static void run(struct query *q)
     q->rc = q->done ? (int)json_integer_value(json_object_get(q->done, "rc")) : 1;
     q->text = q->done ? json_string_value(json_object_get(q->done, "text")) : "";
     munmap(window, QW_WINDOW_BYTES);
-    close(fd);
 }
 
 static void end(struct query *q)

@@ -72,14 +72,26 @@ static struct worker *worker_with(uint32_t tag)
     return NULL;
 }
 
-static int64_t spawn(uint32_t tag, const int fds[2])
+static int limits_of(const struct qw_ctl *c, struct qw_limits *out)
 {
+    uint64_t seconds = le64_get(c->cpu_us) / 1000000u;
+
+    *out = (struct qw_limits){le64_get(c->value), (unsigned)seconds};
+    return out->mem_bytes == 0 || seconds == 0 || seconds >= UINT32_MAX ? -EINVAL : 0;
+}
+
+static int64_t spawn(const struct qw_ctl *c, const int fds[2])
+{
+    uint32_t tag = le32_get(c->tag);
+    struct qw_limits limits;
     pid_t self = getpid();
     sigset_t none;
     pid_t pid;
 
     if (fds[0] < 0 || fds[1] < 0)
         return -EPROTO;
+    if (limits_of(c, &limits) < 0)
+        return -EINVAL;
     if (worker_with(tag))
         return -EEXIST;
     if (nworkers == WORKERS_MAX)
@@ -90,7 +102,7 @@ static int64_t spawn(uint32_t tag, const int fds[2])
     if (pid == 0) {
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
-        qw_child_run(fds[0], fds[1], self);
+        qw_child_run(fds[0], fds[1], self, &limits);
     }
     workers[nworkers++] = (struct worker){pid, tag};
     return pid;
@@ -103,7 +115,7 @@ static int message(int ctl, const struct qw_ctl *c, const int fds[2])
 
     switch (le32_get(c->type)) {
     case QW_SPAWN:
-        return say(ctl, QW_SPAWNED, tag, spawn(tag, fds), NULL);
+        return say(ctl, QW_SPAWNED, tag, spawn(c, fds), NULL);
     case QW_KILL:
         w = worker_with(tag);
         if (w)

@@ -512,6 +512,9 @@ void bkv_free(struct bkv *s);
 /** From the super slot that was read to the state before the stop. */
 int bkv_recover(struct rt_task *t, struct bkv *s, struct err *why);
 
+/** The cache may use what the memtables have not: after these grew or became empty. */
+void bkv_memory_fit(struct bkv *s);
+
 /* --- stats.c ---------------------------------------------------------------------------------- */
 
 /** One call for each number: what the store is made of now, what it has done since the open. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ring holds objects from `tail` (oldest) to `head`, each behind its own head, never across the
- * end of the ring. Offsets count UNITs and only grow; their place is the offset modulo the ring.
- * Chains by sector find them: all that begin in one sector are in one chain.
+ * Objects lie in chunks, one behind the other as they came, each behind its own head. Chunks stand
+ * in a queue: the last one is being filled, and when it is full and no other may have memory, the
+ * first one is emptied. What was used there since it came goes once more to the end. So that this
+ * has a place, one chunk is kept empty. Chains by sector find objects.
  */
 #include "kv/drivers/blobkv/cache.h"
 
@@ -14,11 +15,12 @@
 #include <sys/mman.h>
 
 #define UNIT 16u
-#define BUDGET_MIN (256 * KIB)
-#define SECOND_CHANCES_MAX 16 /* per put: then even what was used goes */
+#define BUDGET_MIN (512 * KIB)
+#define CHUNK_BYTES (128 * KIB)
+#define CHUNK_UNITS ((uint32_t)(CHUNK_BYTES / UNIT))
 
 struct obj {
-    uint64_t addr;  /* NONE: filler or forgotten */
+    uint64_t addr;  /* NONE: forgotten */
     uint32_t next;  /* in the chain: place in units + 1 */
     uint32_t len;   /* of the data that follows */
     uint32_t units; /* head, data, padding */
@@ -28,13 +30,36 @@ struct obj {
 #define NONE UINT64_MAX
 static_assert(sizeof(struct obj) % UNIT == 8, "data of records stays aligned to 8");
 
+#define UNITS_OF(len) ((uint32_t)((sizeof(struct obj) + (len) + UNIT - 1) / UNIT))
+/* So much of a chunk that is emptied may stay: then there is room for the object that comes. */
+#define KEPT_UNITS_MAX (CHUNK_UNITS - UNITS_OF(BKV_CACHE_OBJ_MAX))
+
 struct bkv_cache {
-    uint8_t *ring;
+    uint8_t *memory; /* NULL: holds nothing */
     uint32_t *chain; /* place in units + 1 */
-    uint64_t ring_units, nchains;
-    uint64_t head, tail; /* offsets in units */
-    uint64_t top_units;  /* how far the ring has been touched */
+    uint64_t nchains;
+    uint32_t nchunks;     /* that there is address space for */
+    uint32_t nchunks_max; /* that may have memory, 2 at least */
+    uint32_t *queue;      /* of chunks, round */
+    uint32_t first, nqueue;
+    uint32_t *cold; /* chunks without memory */
+    uint32_t ncold;
+    uint32_t *filled; /* units, by chunk */
+    uint32_t spare;   /* an empty chunk with memory; nchunks: none */
 };
+
+static uint64_t chains_bytes(const struct bkv_cache *c)
+{
+    return c->nchains * sizeof(*c->chain);
+}
+
+static void *reserve(uint64_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+
+    return p == MAP_FAILED ? NULL : p;
+}
 
 struct bkv_cache *bkv_cache_new(uint64_t budget_bytes)
 {
@@ -43,20 +68,24 @@ struct bkv_cache *bkv_cache_new(uint64_t budget_bytes)
 
     if (c == NULL || bytes < BUDGET_MIN)
         return c;
-    /* One chain for 128 to 256 bytes of ring. */
+    /* One chain for 128 to 256 bytes. */
     c->nchains = 512;
     while (c->nchains * 256 < bytes)
         c->nchains *= 2;
-    c->ring_units = (bytes - c->nchains * sizeof(*c->chain)) / UNIT;
-    c->ring = mmap(NULL, c->ring_units * UNIT, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    c->chain = mmap(NULL, c->nchains * sizeof(*c->chain), PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (c->ring == MAP_FAILED || c->chain == MAP_FAILED) {
-        c->ring = c->ring == MAP_FAILED ? NULL : c->ring;
-        c->chain = c->chain == MAP_FAILED ? NULL : c->chain;
+    c->nchunks = (uint32_t)((bytes - chains_bytes(c)) / CHUNK_BYTES);
+    c->nchunks_max = c->spare = c->nchunks;
+    c->memory = reserve(c->nchunks * CHUNK_BYTES);
+    c->chain = reserve(chains_bytes(c));
+    c->queue = malloc(3 * c->nchunks * sizeof(*c->queue));
+    if (c->memory == NULL || c->chain == NULL || c->queue == NULL) {
         bkv_cache_free(c);
         return NULL;
+    }
+    c->cold = c->queue + c->nchunks;
+    c->filled = c->cold + c->nchunks;
+    while (c->ncold < c->nchunks) {
+        c->cold[c->ncold] = c->nchunks - 1 - c->ncold;
+        c->ncold++;
     }
     return c;
 }
@@ -65,16 +94,17 @@ void bkv_cache_free(struct bkv_cache *c)
 {
     if (c == NULL)
         return;
-    if (c->ring != NULL)
-        (void)munmap(c->ring, c->ring_units * UNIT);
+    if (c->memory != NULL)
+        (void)munmap(c->memory, c->nchunks * CHUNK_BYTES);
     if (c->chain != NULL)
-        (void)munmap(c->chain, c->nchains * sizeof(*c->chain));
+        (void)munmap(c->chain, chains_bytes(c));
+    free(c->queue);
     free(c);
 }
 
-static struct obj *obj_at(const struct bkv_cache *c, uint64_t off)
+static struct obj *obj_at(const struct bkv_cache *c, uint64_t place)
 {
-    return (struct obj *)(c->ring + off % c->ring_units * UNIT);
+    return (struct obj *)(c->memory + place * UNIT);
 }
 
 static uint32_t *chain_of(const struct bkv_cache *c, uint64_t addr)
@@ -99,12 +129,12 @@ static void link_obj(struct bkv_cache *c, struct obj *o)
     uint32_t *chain = chain_of(c, o->addr);
 
     o->next = *chain;
-    *chain = (uint32_t)(((uint8_t *)o - c->ring) / UNIT) + 1;
+    *chain = (uint32_t)(((uint8_t *)o - c->memory) / UNIT) + 1;
 }
 
 static void unlink_obj(struct bkv_cache *c, struct obj *o)
 {
-    uint32_t place = (uint32_t)(((uint8_t *)o - c->ring) / UNIT) + 1;
+    uint32_t place = (uint32_t)(((uint8_t *)o - c->memory) / UNIT) + 1;
     uint32_t *at = chain_of(c, o->addr);
 
     while (*at != place) {
@@ -119,7 +149,7 @@ static struct obj *find(const struct bkv_cache *c, uint64_t addr)
 {
     struct obj *o = NULL;
 
-    if (c->ring != NULL)
+    if (c->memory != NULL)
         o = chain_first(c, addr);
     while (o != NULL && o->addr != addr)
         o = chain_next(c, o);
@@ -139,7 +169,7 @@ struct bytes bkv_cache_get(struct bkv_cache *c, uint64_t addr)
 struct bytes bkv_cache_get_in(struct bkv_cache *c, uint64_t sector_addr, uint32_t sector_bytes,
                               bool (*match)(void *arg, uint64_t addr, struct bytes obj), void *arg)
 {
-    if (c->ring == NULL)
+    if (c->memory == NULL)
         return (struct bytes){0};
     for (uint64_t at = sector_addr; at < sector_addr + sector_bytes; at += 512 - at % 512) {
         for (struct obj *o = chain_first(c, at); o != NULL; o = chain_next(c, o)) {
@@ -155,89 +185,114 @@ struct bytes bkv_cache_get_in(struct bkv_cache *c, uint64_t sector_addr, uint32_
     return (struct bytes){0};
 }
 
-/* A filler up to the end of the ring: nothing lies across it. */
-static void fill_up(struct bkv_cache *c, uint64_t units)
+/* --- chunks ----------------------------------------------------------------------------------- */
+
+static uint32_t last_chunk(const struct bkv_cache *c)
 {
-    /* A gap can be smaller than a head: the hand knows by position, see pop_tail(). */
-    if (units * UNIT >= sizeof(struct obj))
-        *obj_at(c, c->head) = (struct obj){.addr = NONE, .units = (uint32_t)units};
-    c->head += units;
+    return c->queue[(c->first + c->nqueue - 1) % c->nchunks];
 }
 
-static uint64_t units_to_end(const struct bkv_cache *c, uint64_t off)
+/* Room in the chunk that is being filled; NULL: there is none. */
+static struct obj *take(struct bkv_cache *c, uint32_t units)
 {
-    return c->ring_units - off % c->ring_units;
+    uint32_t chunk, at;
+
+    if (c->nqueue == 0)
+        return NULL;
+    chunk = last_chunk(c);
+    at = c->filled[chunk];
+    if (CHUNK_UNITS - at < units)
+        return NULL;
+    c->filled[chunk] += units;
+    return obj_at(c, (uint64_t)chunk * CHUNK_UNITS + at);
 }
 
-/* Takes the oldest object out. With `again`, one that was used goes to the front instead, if it
- * fits there before the end of the ring. True when it did. */
-static bool pop_tail(struct bkv_cache *c, bool again)
+/* Empties the first chunk of the queue. What was used goes to the end, up to `keep` units. */
+static uint32_t empty_first(struct bkv_cache *c, uint32_t keep)
 {
-    uint64_t left = units_to_end(c, c->tail);
-    struct obj *o = obj_at(c, c->tail);
-    struct obj *to;
-    uint32_t units, bytes;
-    uint64_t addr;
+    uint32_t chunk = c->queue[c->first], units;
 
-    if (left * UNIT < sizeof(struct obj)) {
-        c->tail += left;
-        return false;
-    }
-    units = o->units;
-    must(units > 0);
-    must(units <= left);
-    addr = o->addr;
-    c->tail += units;
-    if (addr == NONE)
-        return false;
-    unlink_obj(c, o);
-    if (!again || o->used == 0 || units_to_end(c, c->head) < units)
-        return false;
-    bytes = (uint32_t)(sizeof(*o) + o->len);
-    to = obj_at(c, c->head);
-    memmove(to, o, bytes); /* they may overlap: what is free may be less than its size */
-    to->addr = addr;
-    to->used = 0;
-    c->head += units;
-    link_obj(c, to);
-    return true;
-}
+    for (uint32_t at = 0; at < c->filled[chunk]; at += units) {
+        struct obj *o = obj_at(c, (uint64_t)chunk * CHUNK_UNITS + at), *to;
+        uint64_t addr = o->addr;
 
-/* Room for `units` at the head, before the end of the ring. */
-static void make_room(struct bkv_cache *c, uint64_t units)
-{
-    unsigned chances = SECOND_CHANCES_MAX;
-
-    for (;;) {
-        uint64_t end = units_to_end(c, c->head);
-        uint64_t need = end < units ? end : units;
-
-        if (c->ring_units - (c->head - c->tail) >= need) {
-            if (end >= units)
-                return;
-            fill_up(c, end);
+        units = o->units;
+        must(units > 0);
+        if (addr == NONE)
             continue;
-        }
-        if (pop_tail(c, chances > 0))
-            chances--;
+        unlink_obj(c, o);
+        if (o->used == 0 || units > keep)
+            continue;
+        to = take(c, units);
+        must(to != NULL);
+        keep -= units;
+        memcpy(to, o, sizeof(*o) + o->len);
+        to->addr = addr;
+        to->used = 0;
+        link_obj(c, to);
+    }
+    c->first = (c->first + 1) % c->nchunks;
+    c->nqueue--;
+    return chunk;
+}
+
+static void give_back(struct bkv_cache *c, uint32_t chunk)
+{
+    (void)madvise(c->memory + chunk * CHUNK_BYTES, CHUNK_BYTES, MADV_DONTNEED);
+    c->cold[c->ncold++] = chunk;
+}
+
+static void add_chunk(struct bkv_cache *c)
+{
+    bool full = c->nqueue + 1 >= c->nchunks_max;
+    uint32_t chunk;
+
+    if (c->spare != c->nchunks) {
+        chunk = c->spare;
+        c->spare = c->nchunks;
+    } else {
+        chunk = c->cold[--c->ncold];
+    }
+    c->queue[(c->first + c->nqueue++) % c->nchunks] = chunk;
+    c->filled[chunk] = 0;
+    if (full)
+        c->spare = empty_first(c, KEPT_UNITS_MAX);
+}
+
+void bkv_cache_limit(struct bkv_cache *c, uint64_t bytes)
+{
+    uint64_t chunks;
+
+    if (c->memory == NULL)
+        return;
+    chunks = (bytes - MIN(bytes, chains_bytes(c))) / CHUNK_BYTES;
+    c->nchunks_max = (uint32_t)MIN(MAX(chunks, 2u), (uint64_t)c->nchunks);
+    while (c->nqueue >= c->nchunks_max) {
+        if (c->spare != c->nchunks)
+            give_back(c, c->spare);
+        c->spare = empty_first(c, 0);
     }
 }
+
+/* --- in and out ------------------------------------------------------------------------------- */
 
 void bkv_cache_put(struct bkv_cache *c, uint64_t addr, struct bytes data)
 {
-    uint32_t units = (uint32_t)((sizeof(struct obj) + data.len + UNIT - 1) / UNIT);
+    uint32_t units = UNITS_OF(data.len);
     struct obj *o;
 
-    if (c->ring == NULL || data.len > BKV_CACHE_OBJ_MAX)
+    if (c->memory == NULL || data.len > BKV_CACHE_OBJ_MAX)
         return;
     bkv_cache_del(c, addr);
-    make_room(c, units);
-    o = obj_at(c, c->head);
+    o = take(c, units);
+    if (o == NULL) {
+        add_chunk(c);
+        o = take(c, units);
+        must(o != NULL);
+    }
     *o = (struct obj){.addr = addr, .len = (uint32_t)data.len, .units = units};
     memcpy(o->data, data.ptr, data.len);
     link_obj(c, o);
-    c->head += units;
-    c->top_units = MAX(c->top_units, MIN(c->head, c->ring_units));
 }
 
 void bkv_cache_del(struct bkv_cache *c, uint64_t addr)
@@ -263,7 +318,7 @@ static void drop_sector(struct bkv_cache *c, uint64_t sector, uint64_t from, uin
 
 void bkv_cache_drop(struct bkv_cache *c, uint64_t addr, uint64_t len)
 {
-    if (c->ring == NULL || len == 0)
+    if (c->memory == NULL || len == 0)
         return;
     for (uint64_t at = addr; at < addr + len; at += 512 - at % 512)
         drop_sector(c, at, addr, addr + len);
@@ -271,5 +326,7 @@ void bkv_cache_drop(struct bkv_cache *c, uint64_t addr, uint64_t len)
 
 uint64_t bkv_cache_bytes(const struct bkv_cache *c)
 {
-    return c->top_units * UNIT + (c->ring == NULL ? 0 : c->nchains * sizeof(*c->chain));
+    if (c->memory == NULL)
+        return 0;
+    return (c->nqueue + (c->spare != c->nchunks)) * CHUNK_BYTES + chains_bytes(c);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What has been read and checked, by address: records (up to BKV_CACHE_OBJ_MAX bytes) and leaves.
- * Memory is a budget: a ring in which objects lie in the order they came, so that no space is lost
- * between sizes. Where a new one needs room, the oldest goes; one that was used since goes once
- * more to the front (CLOCK). Objects are whole and verified; nobody else changes them. For one
+ * Memory is a budget that may become less and more: objects lie in the order they came, so that
+ * little space is lost between sizes. Where a new one needs room, the oldest go; what was used
+ * since stays once more (CLOCK). Objects are whole and verified; nobody else changes them. For one
  * reactor; what is returned is good until the next call.
  */
 #ifndef KVASIR_KV_BLOBKV_CACHE_H
@@ -15,8 +15,10 @@
 
 struct bkv_cache;
 
-/** Reserved, not committed. Below 256 KiB it holds nothing. NULL: no address space. */
+/** Reserved, not committed. Below 512 KiB it holds nothing. NULL: no address space. */
 struct bkv_cache *bkv_cache_new(uint64_t budget_bytes);
+/** How much of the budget it may use from now on; what is above goes at once, but for 256 KiB. */
+void bkv_cache_limit(struct bkv_cache *c, uint64_t bytes);
 void bkv_cache_free(struct bkv_cache *c);
 /** Empty when it is not there. */
 struct bytes bkv_cache_get(struct bkv_cache *c, uint64_t addr);

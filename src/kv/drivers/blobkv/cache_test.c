@@ -26,7 +26,7 @@ enum { SLOTS = 3000, SLOT_BYTES = 176 };
 
 static void random_history(void **state)
 {
-    const uint64_t budget = MIB;
+    uint64_t budget = MIB;
     struct rng rng = {3};
     struct bkv_cache *c = bkv_cache_new(budget);
     CLEANUP(free_p) uint32_t *version = calloc(SLOTS, sizeof(*version)); /* 0: not put */
@@ -54,6 +54,9 @@ static void random_history(void **state)
         } else if (what < 99) {
             version[k] = 0;
             bkv_cache_del(c, addr);
+        } else if (rng_below(&rng, 4) == 0) {
+            budget = 512 * KIB + rng_below(&rng, 512 * KIB + 1);
+            bkv_cache_limit(c, budget);
         } else {
             unsigned n = 1 + rng_below(&rng, 20);
 
@@ -109,8 +112,38 @@ static void keeps_what_is_used(void **state)
     for (uint64_t i = 0; i < 400; i++)
         kept += bkv_cache_get(c, 4096 * (1 + i)).ptr != NULL;
     assert_true(kept > 390);
-    /* It does fill its budget. */
-    assert_true(bkv_cache_bytes(c) > 4 * MIB - 64 * KIB);
+    /* It does fill its budget, up to a chunk. */
+    assert_true(bkv_cache_bytes(c) > 4 * MIB - 192 * KIB);
+    bkv_cache_free(c);
+}
+
+/* What is over the limit goes at once, the oldest first; without one it fills up again. */
+static void shrinks_and_grows(void **state)
+{
+    struct bkv_cache *c = bkv_cache_new(4 * MIB);
+    uint64_t n = 2000;
+
+    (void)state;
+    for (int round = 0; round < 20; round++) {
+        uint64_t kept = 0;
+
+        bkv_cache_limit(c, 4 * MIB);
+        for (uint64_t i = 0; i < n; i++)
+            bkv_cache_put(c, 4096 * (1 + i), object(i, 0, 4096));
+        assert_true(bkv_cache_bytes(c) > 4 * MIB - 192 * KIB);
+        bkv_cache_limit(c, MIB);
+        assert_true(bkv_cache_bytes(c) <= MIB);
+        while (kept < n && bkv_cache_get(c, 4096 * (n - kept)).ptr != NULL)
+            kept++;
+        assert_true(kept > 150);
+        assert_true(kept < 256);
+        for (uint64_t i = 0; i < n - kept; i++)
+            assert_null(bkv_cache_get(c, 4096 * (1 + i)).ptr);
+    }
+    bkv_cache_limit(c, 0);
+    assert_true(bkv_cache_bytes(c) <= 320 * KIB);
+    bkv_cache_put(c, 4096, object(7, 0, 4096));
+    assert_true(bytes_eq(bkv_cache_get(c, 4096), object(7, 0, 4096)));
     bkv_cache_free(c);
 }
 
@@ -135,6 +168,7 @@ int main(void)
         cmocka_unit_test(random_history),
         cmocka_unit_test(finds_by_sector),
         cmocka_unit_test(keeps_what_is_used),
+        cmocka_unit_test(shrinks_and_grows),
         cmocka_unit_test(none),
     };
 

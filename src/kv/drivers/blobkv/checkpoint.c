@@ -581,6 +581,7 @@ static void adopt(struct bkv *s, struct bkv_checkpoint_state *ck, struct bkv_tre
         bkv_memtab_reset(memtab);
         s->spare = memtab;
     }
+    bkv_memory_fit(s);
     bkv_snaps_trim(s);
     bkv_supply_wake(s);
     bkv_space_wake(s);

@@ -721,6 +721,7 @@ int bkv_committer(struct rt_task *t, void *store)
         s->hot_busy = true;
         run_block(t, s);
         s->hot_busy = false;
+        bkv_memory_fit(s);
         if (s->freezing)
             rt_cond_wake_all(&s->idle);
         if (s->memory_short)

@@ -290,6 +290,7 @@ static int write_moves(struct rt_task *t, struct bkv *s, struct bkv_mover *m)
         }
     }
     s->cold_busy = false;
+    bkv_memory_fit(s);
     if (s->freezing)
         rt_cond_wake_all(&s->idle);
     return rc;

@@ -21,6 +21,7 @@
 #define SEGMENTS_WANTED 2048u
 #define SEGMENTS_MIN 8u
 #define MEMTAB_MAX (64 * MIB)
+#define OTHER_MEMORY (2 * MIB)         /* of the budget: buffers, streams, a merge */
 #define SHARD_BYTES_WANTED (256 * MIB) /* of the device, for each shard of a new store */
 #define SHARDS_WANTED_MAX 8u
 
@@ -144,18 +145,26 @@ static void stop_tasks(struct rt_task *t, struct bkv *s)
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
-/* What the budget is spent on: two memtables, and what has been read. */
+/* What the budget has for memtables and what has been read. */
+static uint64_t shared_bytes(const struct bkv *s)
+{
+    return s->opts.memory_bytes - MIN(s->opts.memory_bytes, OTHER_MEMORY);
+}
+
+void bkv_memory_fit(struct bkv *s)
+{
+    uint64_t memtabs = bkv_memtab_bytes(s->active);
+
+    if (s->frozen != NULL)
+        memtabs += bkv_memtab_bytes(s->frozen);
+    bkv_cache_limit(s->cache, shared_bytes(s) - MIN(memtabs, shared_bytes(s)));
+}
+
 static int alloc_memory(struct bkv *s)
 {
-    uint64_t total = s->opts.memory_bytes;
-    uint64_t memtabs, rest;
-
-    s->memtab_bytes = MIN(MAX(total * 5 / 16, MIB), (uint64_t)MEMTAB_MAX);
-    /* One fills while the other is merged, and both are seldom full. */
-    memtabs = s->memtab_bytes + s->memtab_bytes / 2;
-    rest = total > memtabs + 2 * MIB ? total - memtabs - 2 * MIB : 0;
+    s->memtab_bytes = MIN(MAX(s->opts.memory_bytes * 5 / 16, MIB), (uint64_t)MEMTAB_MAX);
     s->active = bkv_memtab_new(s->memtab_bytes);
-    s->cache = bkv_cache_new(rest);
+    s->cache = bkv_cache_new(shared_bytes(s));
     s->hot = bkv_hot_new(s->opts.table_bytes);
     s->scratch = malloc(BKV_SCRATCH_BYTES);
     if (s->active == NULL || s->cache == NULL || s->hot == NULL || s->scratch == NULL)
@@ -532,8 +541,10 @@ static int open_rest(struct rt_task *t, struct bkv *s, bool is_new, struct err *
     s->seg[0].allocated = true;
     if (!is_new)
         rc = bkv_recover(t, s, why);
-    if (rc == 0)
+    if (rc == 0) {
+        bkv_memory_fit(s);
         bkv_share_tell(s);
+    }
     if (rc == 0 && !s->opts.read_only) {
         rc = start_tasks(s);
         if (rc < 0)

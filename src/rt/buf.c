@@ -108,6 +108,15 @@ void rt_bufs_fini(struct rt_reactor *r)
     r->bufs = NULL;
 }
 
+struct iovec rt_bufs_small(const struct rt_reactor *r)
+{
+    const struct rt_bufs *b = r->bufs;
+
+    if (b == NULL)
+        return (struct iovec){0};
+    return (struct iovec){b->region, (size_t)b->cls[SMALL].total * RT_BUF_SMALL_BYTES};
+}
+
 struct rt_buf *rt_buf_get(size_t len)
 {
     struct buf_class *k = class_of(len);

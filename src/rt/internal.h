@@ -114,6 +114,8 @@ void rt_tasks_fini(struct rt_reactor *r, bool abandon);
 /* buf.c */
 int rt_bufs_init(struct rt_reactor *r, size_t bytes);
 void rt_bufs_fini(struct rt_reactor *r);
+/* Where the small ones lie; nothing before they are made. */
+struct iovec rt_bufs_small(const struct rt_reactor *r);
 
 /* trace.c */
 int rt_trace_init(struct rt_reactor *r, unsigned events);

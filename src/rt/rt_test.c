@@ -533,6 +533,38 @@ static void tracing(void **state)
     assert_int_equal(rt_run(&(struct rt_config){.trace_events = 100}, traces, NULL, NULL), 0);
 }
 
+/* Data in buffers of the pool, which the kernel may know already: pieces of them in any place, and
+ * what lies around a piece stays as it is. */
+static int buffer_io(struct rt_task *t, void *arg)
+{
+    struct rt_buf *from[8], *to;
+    FILE *file = tmpfile();
+    int fd;
+
+    (void)arg;
+    CHECK(file != NULL);
+    fd = fileno(file);
+    for (unsigned i = 0; i < ARRAY_LEN(from); i++) {
+        from[i] = rt_buf_take(t, i % 4 == 3 ? RT_BUF_LARGE_BYTES : 1);
+        CHECK(from[i] != NULL);
+        memset(from[i]->data, (int)(i + 1), RT_BUF_SMALL_BYTES);
+        CHECK(rt_pwrite_all(t, fd, from[i]->data + i, 5000, i * 5000ull) == 0);
+    }
+    to = rt_buf_take(t, RT_BUF_SMALL_BYTES);
+    CHECK(to != NULL);
+    for (unsigned i = 0; i < ARRAY_LEN(from); i++) {
+        memset(to->data, 99, to->size_bytes);
+        CHECK(rt_pread_all(t, fd, to->data + 512 + i, 5000, i * 5000ull) == 0);
+        CHECK(memcmp(to->data + 512 + i, from[i]->data, 5000) == 0);
+        CHECK(to->data[511 + i] == 99 && to->data[5512 + i] == 99);
+        rt_buf_put(from[i]);
+    }
+    CHECK(rt_pread(t, fd, to->data, RT_BUF_SMALL_BYTES, 8 * 5000 - 10) == 10);
+    rt_buf_put(to);
+    fclose(file);
+    return 0;
+}
+
 ON_BOTH(tasks, 1, tasks)
 ON_BOTH(conds, 1, conds)
 ON_BOTH(offloads, 1, offloads)
@@ -542,6 +574,7 @@ ON_BOTH(sockets, 1, sockets)
 ON_BOTH(files, 1, files)
 ON_BOTH(descriptors, 1, descriptors)
 ON_BOTH(buffers, 1, buffers)
+ON_BOTH(buffer_io, 1, buffer_io)
 
 /* --- the library forms
  * -------------------------------------------------------------------------------------- */
@@ -601,6 +634,7 @@ int main(void)
         BOTH(files),
         BOTH(descriptors),
         BOTH(buffers),
+        BOTH(buffer_io),
         cmocka_unit_test(library),
         cmocka_unit_test(event_loop),
         cmocka_unit_test(tracing),

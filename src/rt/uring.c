@@ -6,6 +6,7 @@
  */
 #include "rt/internal.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <liburing.h>
 #include <limits.h>
@@ -19,6 +20,11 @@
 #define CQ_ENTRIES 8192
 #define FILE_BATCH 8u /* so many I/Os wait for the end of a turn at most */
 
+/* Buffers that the kernel keeps mapped, by chunks, as they are used; locked memory is scarce. */
+#define FIXED_CHUNK_BYTES (256 * KIB)
+#define FIXED_CHUNKS 16u
+static_assert(FIXED_CHUNK_BYTES % RT_BUF_SMALL_BYTES == 0, "no buffer lies in two chunks");
+
 struct uring {
     struct io_uring ring;
     int wake_fd;
@@ -26,7 +32,12 @@ struct uring {
     bool wake_armed;
     struct list slots; /* of all sockets, so that fini finds them */
     unsigned to_submit;
+    uint8_t *fixed; /* what may be registered; NULL: nothing */
+    size_t fixed_bytes;
+    bool fixed_table;      /* the kernel has one */
+    uint32_t fixed_chunks; /* bits: in the table */
 };
+static_assert(FIXED_CHUNKS <= 32, "bits of fixed_chunks");
 
 /* What outlives a closed rt_sock until the kernel has given the poll back. */
 struct slot {
@@ -90,6 +101,9 @@ static int uring_init(struct rt_reactor *r, struct err *why)
     if (u == NULL)
         return -ENOMEM;
     list_init(&u->slots);
+    u->fixed = rt_bufs_small(r).iov_base;
+    u->fixed_bytes =
+        MIN(rt_bufs_small(r).iov_len / FIXED_CHUNK_BYTES, FIXED_CHUNKS) * FIXED_CHUNK_BYTES;
     rc = ring_init(u, r->rt->loop_form, why);
     if (rc < 0) {
         free(u);
@@ -250,9 +264,46 @@ static int uring_fd(struct rt_reactor *r)
 /* --- files
  * ------------------------------------------------------------------------------------------ */
 
-static void prep_data(struct io_uring_sqe *sqe, const struct rt_io *io)
+/* False: an old kernel, or no more memory may be locked. It works without. */
+static bool fix_chunk(struct uring *u, unsigned chunk)
 {
-    if (io->op == RT_IO_READV && io->iovcnt == 1)
+    struct iovec iov = {u->fixed + chunk * FIXED_CHUNK_BYTES, FIXED_CHUNK_BYTES};
+    __u64 tag = 0;
+
+    if (!u->fixed_table && io_uring_register_buffers_sparse(&u->ring, FIXED_CHUNKS) < 0)
+        return false;
+    u->fixed_table = true;
+    if (io_uring_register_buffers_update_tag(&u->ring, chunk, &iov, &tag, 1) != 1)
+        return false;
+    u->fixed_chunks |= 1u << chunk;
+    return true;
+}
+
+/* The number of the chunk that data lies in; negative: in none. */
+static int fixed_of(struct uring *u, const struct iovec *iov)
+{
+    size_t off = (size_t)((uintptr_t)iov->iov_base - (uintptr_t)u->fixed);
+    unsigned chunk = (unsigned)(off / FIXED_CHUNK_BYTES);
+
+    if (off >= u->fixed_bytes || iov->iov_len > FIXED_CHUNK_BYTES - off % FIXED_CHUNK_BYTES)
+        return -1;
+    if (LIKELY((u->fixed_chunks & 1u << chunk) != 0) || fix_chunk(u, chunk))
+        return (int)chunk;
+    u->fixed_bytes = 0; /* do not ask again */
+    return -1;
+}
+
+static void prep_data(struct uring *u, struct io_uring_sqe *sqe, const struct rt_io *io)
+{
+    int fixed = io->iovcnt == 1 ? fixed_of(u, io->iov) : -1;
+
+    if (io->op == RT_IO_READV && fixed >= 0)
+        io_uring_prep_read_fixed(sqe, io->fd, io->iov->iov_base, (unsigned)io->iov->iov_len,
+                                 io->off, fixed);
+    else if (io->op == RT_IO_WRITEV && fixed >= 0)
+        io_uring_prep_write_fixed(sqe, io->fd, io->iov->iov_base, (unsigned)io->iov->iov_len,
+                                  io->off, fixed);
+    else if (io->op == RT_IO_READV && io->iovcnt == 1)
         io_uring_prep_read(sqe, io->fd, io->iov->iov_base, (unsigned)io->iov->iov_len, io->off);
     else if (io->op == RT_IO_READV)
         io_uring_prep_readv(sqe, io->fd, io->iov, io->iovcnt, io->off);
@@ -281,7 +332,7 @@ static bool prep(struct uring *u, struct rt_io *io)
     switch ((enum rt_io_op)io->op) {
     case RT_IO_READV:
     case RT_IO_WRITEV:
-        prep_data(sqe, io);
+        prep_data(u, sqe, io);
         break;
     case RT_IO_FSYNC:
         io_uring_prep_fsync(sqe, io->fd, 0);

@@ -131,6 +131,21 @@ static void esnap_open(struct rt_task *t, struct blob *b)
         b->esnap = dev;
 }
 
+int blob_esnap_id(const struct blob *b, const void **out_id, uint16_t *out_len, bool *out_open)
+{
+    const struct blob_attr *a;
+
+    while (b->parent != NULL)
+        b = b->parent;
+    a = blob_head_find(&b->head, true, BLOB_X_EXTSNAP);
+    if (!(b->head.invalid & BLOB_INVALID_ESNAP) || a == NULL)
+        return -ENOENT;
+    *out_id = a->value;
+    *out_len = a->value_len;
+    *out_open = b->esnap != NULL;
+    return 0;
+}
+
 int blob_get(struct rt_task *t, struct blob_store *bs, uint64_t id, struct blob **out_b)
 {
     struct blob *b, *at, *parent;
@@ -143,7 +158,6 @@ int blob_get(struct rt_task *t, struct blob_store *bs, uint64_t id, struct blob 
     for (at = b; at->parent == NULL; at = parent) {
         uint64_t parent_id = blob_parent_id(at);
 
-        esnap_open(t, at);
         if (parent_id == BLOB_ID_NONE)
             break;
         rc = depth++ < BLOB_DEPTH_MAX ? get_one(t, bs, parent_id, &parent) : -EBADMSG;
@@ -153,6 +167,10 @@ int blob_get(struct rt_task *t, struct blob_store *bs, uint64_t id, struct blob 
         }
         at->parent = parent;
     }
+    /* The last of them may have been open without what it stands on. */
+    while (at->parent != NULL)
+        at = at->parent;
+    esnap_open(t, at);
     *out_b = b;
     return 0;
 }

@@ -159,6 +159,9 @@ int blob_shallow_copy(struct rt_task *t, struct blob *b, struct blk_dev *to,
 typedef int (*blob_esnap_fn)(struct rt_task *t, void *arg, const void *id, uint16_t id_len,
                              struct blk_dev **out_dev, struct err *why);
 void blob_store_set_esnap(struct blob_store *bs, blob_esnap_fn fn, void *arg);
+/** The id of the external snapshot at the end of what the blob stands on, and whether it is open;
+ * -ENOENT there is none. Points into a blob, as blob_get_xattr(). Home reactor. */
+int blob_esnap_id(const struct blob *b, const void **out_id, uint16_t *out_len, bool *out_open);
 int blob_create_esnap_clone(struct rt_task *t, struct blob_store *bs, const void *id,
                             uint16_t id_len, uint64_t clusters, const struct blob_xattr *xattrs,
                             unsigned nxattrs, uint64_t *out_id);

@@ -477,6 +477,12 @@ static void check_sum(struct check *ck)
             external ? "the blob has an external one" : "the blob is not thin");
         b->pub.parent = UINT64_MAX;
     }
+    if (external && b->has_esnap && thin)
+        SAY(ck, BLOB_CHECK_NOTE, PAGE, off,
+            "the blob stands on an external snapshot, which is not looked at");
+    if (b->has_esnap && !external)
+        SAY(ck, BLOB_CHECK_WARNING, PAGE, off,
+            "the id of an external snapshot, but not the flag: it does not count");
     if (external && (!b->has_esnap || !thin))
         BAD(ck, PAGE, off, "the flag of an external snapshot, but %s",
             thin ? "no EXTSNAP" : "the blob is not thin");

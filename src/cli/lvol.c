@@ -17,25 +17,34 @@ struct command {
 
 static struct lvol_cli lvol;
 
-const char *lvol_cli_uri(struct lvol_cli *l, const char *name)
+/* Behind what is in l->volume, as the value of a parameter. */
+static void uri_add(struct lvol_cli *l, const char *name, const char *value)
+{
+    size_t max = sizeof(l->volume), len = strlen(l->volume);
+    char *out = l->volume;
+
+    len += (size_t)snprintf(out + len, max - len, "%s%s=", strchr(out, '?') ? "&" : "?", name);
+    for (const char *p = value; *p != '\0' && len + 4 < max; p++)
+        len += (size_t)snprintf(out + len, max - len, strchr("%&#", *p) ? "%%%02x" : "%c", *p);
+}
+
+const char *lvol_cli_uri(struct lvol_cli *l, const char *name, const char *external)
 {
     uint64_t block_bytes = opt_u64(&l->c->opts, "block-size");
-    size_t max = sizeof(l->volume);
-    char *out = l->volume;
-    int len;
+    size_t max = sizeof(l->volume), len;
+    char *out = l->volume, number[32];
 
-    if (l->by_path) {
-        len = snprintf(out, max, "lvol:%s", l->uri + strlen("file:"));
-        out[strcspn(out, "?")] = '\0';
-        len = (int)strlen(out);
-        if (block_bytes != 0)
-            len += snprintf(out + len, max - (size_t)len, "?block_size=%lu", block_bytes);
-    } else {
-        len = snprintf(out, max, "lvol:?bdev=");
-        for (const char *p = l->uri; *p != '\0' && (size_t)len + 4 < max; p++)
-            len += snprintf(out + len, max - (size_t)len, strchr("%&#", *p) ? "%%%02x" : "%c", *p);
-    }
-    snprintf(out + len, max - (size_t)len, "#%s/%s", l->lvs.name, name);
+    snprintf(out, max, "lvol:%s", l->by_path ? l->uri + strlen("file:") : "");
+    out[strcspn(out, "?")] = '\0';
+    if (!l->by_path)
+        uri_add(l, "bdev", l->uri);
+    snprintf(number, sizeof(number), "%lu", block_bytes);
+    if (l->by_path && block_bytes != 0)
+        uri_add(l, "block_size", number);
+    if (external != NULL)
+        uri_add(l, "external", external);
+    len = strlen(out);
+    snprintf(out + len, max - len, "#%s/%s", l->lvs.name, name);
     return out;
 }
 
@@ -259,9 +268,9 @@ static const struct command commands[] = {
     {"resize", " NAME SIZE", " force ", 3, false, resize_run},
     {"rename", " NAME NEW-NAME", " force ", 3, false, rename_run},
     {"snapshot", " NAME NEW-NAME", " force ", 3, false, lvol_cli_snapshot},
-    {"clone", " SNAPSHOT NEW-NAME", " ", 3, false, lvol_cli_clone},
-    {"inflate", " NAME", " ", 2, false, lvol_cli_inflate},
-    {"decouple", " NAME", " ", 2, false, lvol_cli_decouple},
+    {"clone", " SNAPSHOT NEW-NAME", " external ", 3, false, lvol_cli_clone},
+    {"inflate", " NAME", " external ", 2, false, lvol_cli_inflate},
+    {"decouple", " NAME", " external ", 2, false, lvol_cli_decouple},
     {"shallow-copy", " NAME URI", " ", 3, false, lvol_cli_shallow_copy},
     {"set-read-only", " NAME", " force ", 2, false, set_read_only_run},
     {"rm", " NAME", " force ", 2, false, rm_run},
@@ -279,6 +288,8 @@ static const struct opt lvol_opts[] = {
     {"size", 0, OPT_SIZE, false, "SIZE", NULL, "init: makes the file when it is not there"},
     {"block-size", 0, OPT_SIZE, false, "SIZE", NULL,
      "of a file: 512 or 4096; what the store was made with, if not given"},
+    {"external", 0, OPT_STR, false, "URI", NULL,
+     "clone: of any block device; inflate, decouple: where the external snapshot of the volume is"},
     {"force", 0, OPT_FLAG, false, NULL, NULL,
      "init: over what is there; resize: also to a smaller size; on volumes of key-value stores"},
     {NULL},
@@ -319,7 +330,9 @@ static int lvol_prepare(struct cli *c, struct rt_config *cfg)
             len += (size_t)snprintf(known + len, sizeof(known) - len, " %s", cmd->name);
         return cli_usage(c, "there is no `lvol %s`; there are%s", cli_arg(c, 0), known);
     }
-    if (c->opts.nargs != cmd->nargs + 1)
+    if (cmd->run == lvol_cli_clone && opt_given(&c->opts, "external") && c->opts.nargs != 3)
+        return cli_usage(c, "`lvol clone --external URI` takes: DEVICE NEW-NAME");
+    if (c->opts.nargs != cmd->nargs + 1 && !opt_given(&c->opts, "external"))
         return cli_usage(c, "`lvol %s` takes: DEVICE%s", cmd->name, cmd->args);
     return options_check(c, cmd);
 }
@@ -398,9 +411,15 @@ const struct cli_verb verb_lvol = {
         "reading "
         "only; the volume becomes a clone of it.\n\n"
         "clone DEVICE SNAPSHOT NEW-NAME makes a volume that begins as the snapshot is.\n\n"
+        "clone --external URI DEVICE NEW-NAME makes one that begins as another block device is (a "
+        "file, a volume of another store), which is only read and shall not change any more. The "
+        "store keeps that device's UUID, not where it is: who opens the volume says that, as "
+        "lvol:PATH?external=URI#NAME. It prints this URI.\n\n"
         "inflate DEVICE NAME copies all that the volume reads from elsewhere, so that it stands on "
         "its own and is thick.\n\n"
-        "decouple DEVICE NAME copies what it reads from its snapshot, and leaves it thin.\n\n"
+        "decouple DEVICE NAME copies what it reads from its snapshot, and leaves it thin. Both "
+        "need "
+        "--external URI for a volume that stands on an external snapshot.\n\n"
         "shallow-copy DEVICE NAME URI copies the clusters that are the volume's own, not those of "
         "its snapshot, to the same place of another block device.\n\n"
         "set-read-only DEVICE NAME lets nobody write it any more.\n\n"
@@ -412,6 +431,7 @@ const struct cli_verb verb_lvol = {
                 "kvasir lvol create disk.img root 4G\n"
                 "kvasir write lvol:disk.img#root image.iso\n"
                 "kvasir lvol snapshot disk.img root before-upgrade\n"
+                "kvasir lvol clone --external golden.img disk.img vm1\n"
                 "kvasir serve --block root=lvol:disk.img#root",
     .opts = lvol_opts,
     .args_min = 2,

@@ -13,12 +13,13 @@ struct lvol_cli {
     const char *device;  /* as it was given: a path or a URI */
     bool by_path;
     char uri[URI_MAX];   /* of the block device */
-    char volume[2 * URI_MAX]; /* room for lvol_cli_uri() */
+    char volume[4 * URI_MAX]; /* room for lvol_cli_uri() */
     struct lvs lvs;
 };
 
-/** lvol:DEVICE#STORE/NAME, as the other verbs take it. Good until the next call. */
-const char *lvol_cli_uri(struct lvol_cli *l, const char *name);
+/** lvol:DEVICE#STORE/NAME, as the other verbs take it, with where its external snapshot is or NULL.
+ * Good until the next call. */
+const char *lvol_cli_uri(struct lvol_cli *l, const char *name, const char *external);
 
 /** The volume of a name; tells the user when it is not there. */
 int lvol_cli_find(struct rt_task *t, struct lvol_cli *l, const char *name, uint64_t *out_id);

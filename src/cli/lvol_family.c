@@ -15,11 +15,30 @@ int lvol_cli_snapshot(struct rt_task *t, struct lvol_cli *l)
     return rc < 0 ? rc : lvol_cli_show(t, l, made);
 }
 
+/* Its size is the device's. */
+static int clone_external(struct rt_task *t, struct lvol_cli *l, const char *external)
+{
+    const char *name = cli_arg(l->c, 2);
+    struct err why = {""};
+    uint64_t id;
+    int rc = lvol_cli_fail(l, lvol_clone_external(t, &l->lvs, external, name, 0, &id, &why), &why);
+
+    if (rc < 0 || l->c->json)
+        return rc < 0 ? rc : lvol_cli_show(t, l, id);
+    cli_print(l->c, "%s\n", lvol_cli_uri(l, name, external));
+    return 0;
+}
+
 int lvol_cli_clone(struct rt_task *t, struct lvol_cli *l)
 {
+    const char *external = opt_str(&l->c->opts, "external");
     struct err why = {""};
     uint64_t id, made;
-    int rc = lvol_cli_find(t, l, cli_arg(l->c, 2), &id);
+    int rc;
+
+    if (external != NULL)
+        return clone_external(t, l, external);
+    rc = lvol_cli_find(t, l, cli_arg(l->c, 2), &id);
 
     if (rc == 0)
         rc = lvol_cli_fail(l, lvol_clone(t, &l->lvs, id, cli_arg(l->c, 3), &made, &why), &why);
@@ -73,16 +92,22 @@ typedef int (*work_fn)(struct rt_task *t, const struct lvs *lvs, uint64_t id,
 /* Long work on one volume, which tells how far it is. */
 static int work_on(struct rt_task *t, struct lvol_cli *l, work_fn fn)
 {
+    const char *external = opt_str(&l->c->opts, "external");
+    struct lvol_external *e = NULL;
     struct work w;
     const struct lvol_progress p = {progress, &w};
     struct err why = {""};
     uint64_t id;
     int rc = lvol_cli_find(t, l, cli_arg(l->c, 2), &id);
 
+    if (rc == 0)
+        rc = lvol_cli_fail(l, lvol_external_open(t, &l->lvs, id, external, &e, &why), &why);
     if (rc < 0)
         return rc;
     work_start(l, &w);
-    return work_stop(l, &w, fn(t, &l->lvs, id, &p, &why), &why);
+    rc = work_stop(l, &w, fn(t, &l->lvs, id, &p, &why), &why);
+    lvol_external_close(t, e);
+    return rc;
 }
 
 int lvol_cli_inflate(struct rt_task *t, struct lvol_cli *l)

@@ -61,7 +61,7 @@ static void print_json(struct lvol_cli *l, const struct lvol_info *info, const c
     const struct blob_info *b = &info->blob;
     json_t *obj =
         json_pack("{s:s, s:s, s:s, s:s, s:s}", "kind", "volume", "name", info->name, "uuid",
-                  info->uuid, "store", l->lvs.name, "uri", lvol_cli_uri(l, info->name));
+                  info->uuid, "store", l->lvs.name, "uri", lvol_cli_uri(l, info->name, NULL));
 
     if (obj == NULL) { /* a name that is no UTF-8 */
         cli_json(l->c, NULL);
@@ -76,6 +76,11 @@ static void print_json(struct lvol_cli *l, const struct lvol_info *info, const c
     json_object_set_new(obj, "clone", json_boolean(b->clone || b->esnap_clone));
     json_object_set_new(obj, "parent", parent[0] != '\0' ? json_string(parent) : json_null());
     add_u64(obj, "clones", b->nclones);
+    json_object_set_new(obj, "external",
+                        info->external[0] != '\0' ? json_string(info->external) : json_null());
+    json_object_set_new(obj, "external_uri",
+                        info->external_uri[0] != '\0' ? json_string(info->external_uri)
+                                                      : json_null());
     json_object_set_new(obj, "kv", info->kv[0] != '\0' ? json_string(info->kv) : json_null());
     cli_json(l->c, obj);
 }
@@ -97,8 +102,10 @@ static void print_line(struct lvol_cli *l, const struct lvol_info *info, const c
         cli_print(l->c, ", key-value store %s", info->kv);
     if (parent[0] != '\0')
         cli_print(l->c, ", on %s", parent);
-    else if (b->esnap_clone)
-        cli_print(l->c, ", on an external snapshot");
+    if (b->esnap_clone)
+        cli_print(l->c, ", on the external snapshot %s", info->external);
+    if (b->esnap_clone && info->external_uri[0] != '\0')
+        cli_print(l->c, " (made on %s)", info->external_uri);
     cli_print(l->c, "\n");
 }
 
@@ -149,6 +156,6 @@ int lvol_cli_show(struct rt_task *t, struct lvol_cli *l, uint64_t id)
         return print_volume(t, l, id);
     rc = lvol_cli_info(t, l, id, &info);
     if (rc == 0)
-        cli_print(l->c, "%s\n", lvol_cli_uri(l, info.name));
+        cli_print(l->c, "%s\n", lvol_cli_uri(l, info.name, NULL));
     return rc;
 }

@@ -115,6 +115,67 @@ check "the bytes of the copy" target clone.want
 
 works "check" kvasir blob check d.img
 
+# --- external snapshots
+head -c 3000000 /dev/urandom >golden.img
+truncate -s 3145728 golden.img
+exits 2 "a snapshot and an external one" kvasir lvol clone --external golden.img d.img snap vm
+says .err "NEW-NAME" "it says what to give"
+exits 3 "clone of a file that is not there" kvasir lvol clone --external nosuch.img d.img vm
+works "clone --external" kvasir lvol clone --external golden.img d.img vm
+equal "$(cat .out)" "lvol:d.img?external=golden.img#pool/vm" "it prints the URI"
+vm=$(cat .out)
+equal "$(volume vm size_bytes) $(volume vm allocated_bytes) $(volume vm clone)" "3145728 0 True" "what it is"
+equal "$(volume vm external_uri)" golden.img "it says what it stands on"
+kvasir lvol ls d.img >.out
+says .out "on the external snapshot $(volume vm external) (made on golden.img)" "ls says so"
+exits 8 "nothing is opened unasked" kvasir read lvol:d.img#vm
+says .err "external=URI" "it says how"
+works "read" kvasir read "$vm" -o vm.out
+same golden.img vm.out "the bytes of the file"
+cp golden.img vm.want; printf changed | dd of=vm.want bs=1 seek=1000001 conv=notrunc status=none
+works "write" sh -c "printf changed | kvasir write '$vm' --offset 1000001"
+works "read what was written" kvasir read "$vm" -o vm.out
+same vm.want vm.out "its own bytes, and the file's around them"
+equal "$(tail -c +1000002 golden.img | head -c 7 | cmp - <(printf changed) >/dev/null && echo changed || echo same)" same "the file is as it was"
+works "show" kvasir blob show d.img vm
+says .out "EXTSNAP" "it has the id"
+works "check" kvasir blob check d.img
+says .out "external snapshot" "it says that it does not look there"
+works "snapshot of it" kvasir lvol snapshot d.img vm vm.snap
+works "clone of that" kvasir lvol clone d.img vm.snap vm2
+exits 8 "which stands on the same file" kvasir read lvol:d.img#vm2
+works "read it" kvasir read "lvol:d.img?external=golden.img#vm2" -o vm2.out
+same vm.want vm2.out "the same bytes"
+mv golden.img away.img
+exits 3 "the file has gone" kvasir read "$vm"
+works "others are still there" kvasir read lvol:d.img#root --length 10
+works "what it has shall not be needed to look" kvasir lvol ls --json d.img
+exits 8 "inflate without it" kvasir lvol inflate d.img vm2
+works "inflate with it where it is now" kvasir lvol inflate --external away.img d.img vm2
+works "read it alone" kvasir read lvol:d.img#vm2 -o vm2.out
+same vm.want vm2.out "the same bytes"
+works "decouple from the snapshot" kvasir lvol decouple --external away.img d.img vm
+works "decouple from the file" kvasir lvol decouple --external away.img d.img vm
+exits 2 "there is nothing more" kvasir lvol decouple d.img vm
+works "read it alone" kvasir read lvol:d.img#vm -o vm.out
+same vm.want vm.out "the same bytes"
+mv away.img golden.img
+works "a volume for another store" kvasir lvol clone --external "lvol:d.img#root" other.img far
+serve daemon kvasir serve --block "one=lvol:other.img?external=lvol:d.img%23root#far" \
+    --block "two=$(kvasir lvol clone --external golden.img other.img vm)" --listen 127.0.0.1:0
+ns=nvme+tcp://$addr/nqn.2026-11.io.kvasir:default
+works "write through NVMe/TCP" sh -c "printf changed | kvasir write '$ns?nsid=2' --offset 1000001"
+works "read through NVMe/TCP" kvasir read "$ns?nsid=2" -o vm.out
+same vm.want vm.out "the file and what was written"
+kvasir read "$ns?nsid=1" --length 5000001 -o vm.out
+same root.want vm.out "a volume of another store"
+stop $pid
+equal "$rc" 0 "the daemon stops"
+works "check" kvasir blob check other.img
+for name in vm vm2 vm.snap; do
+    works "rm $name" kvasir lvol rm d.img "$name"
+done
+
 # --- sizes
 works "resize" kvasir lvol resize d.img clone 30M
 kvasir read lvol:d.img#clone --offset 20M | cmp -s - <(head -c 10M /dev/zero) && pass "what is new is zero" || fail "what is new is zero"

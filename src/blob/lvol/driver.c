@@ -17,6 +17,7 @@ struct lvol_dev {
     struct blk_dev *dev;
     struct lvs lvs;
     struct blob *blob;
+    struct lvol_external *external; /* what it stands on outside of the store; NULL */
     struct lvol_watch watch;
     struct blk_watch base_watch;
     uint32_t block_shift;
@@ -57,6 +58,10 @@ static const struct param lvol_params[] = {
      "makes the volume with this size when it is not there, and the store on an empty device"},
     {"thin", PARAM_BOOL, "yes", false, "of a volume that is made: space is taken when written"},
     {"cluster_size", PARAM_SIZE, NULL, false, "of a store that is made"},
+    {"external", PARAM_STR, NULL, false,
+     "where the external snapshot is that the volume stands on: a percent-encoded URI or a path; "
+     "with "
+     "create= the volume is made as its clone"},
     {.name = NULL},
 };
 
@@ -178,27 +183,49 @@ static int store_open(struct rt_task *t, struct lvol_dev *d, const char *uri,
     return lvs_open(t, uri, flags | LVS_OPEN_FORMAT, &fopts, &d->lvs, why);
 }
 
+static int volume_make(struct rt_task *t, struct lvol_dev *d, const struct param_values *params,
+                       const char *name, uint64_t *out_id, struct err *why)
+{
+    struct lvol_create_opts opts = {
+        .name = name, .len_bytes = param_u64(params, "create"), .thin = param_flag(params, "thin")};
+
+    if (param_given(params, "external"))
+        return lvol_clone_external(t, &d->lvs, param_str(params, "external"), name, opts.len_bytes,
+                                   out_id, why);
+    return lvol_create(t, &d->lvs, &opts, out_id, why);
+}
+
 static int volume_find(struct rt_task *t, struct lvol_dev *d, const struct param_values *params,
                        uint64_t *out_id, struct err *why)
 {
-    struct lvol_create_opts opts = {.thin = param_flag(params, "thin")};
+    const char *name = params->fragment;
     size_t store_len = strlen(d->lvs.name);
     int rc = lvol_lookup(t, &d->lvs, params->fragment, out_id, why);
 
     if (rc != -ENOENT || !param_given(params, "create"))
         return rc;
-    opts.name = params->fragment;
-    opts.len_bytes = param_u64(params, "create");
-    if (strncmp(opts.name, d->lvs.name, store_len) == 0 && opts.name[store_len] == '/')
-        opts.name += store_len + 1;
-    rc = lvol_create(t, &d->lvs, &opts, out_id, why);
+    if (strncmp(name, d->lvs.name, store_len) == 0 && name[store_len] == '/')
+        name += store_len + 1;
+    rc = volume_make(t, d, params, name, out_id, why);
     return rc == -EEXIST ? lvol_lookup(t, &d->lvs, params->fragment, out_id, why) : rc;
 }
 
-static int volume_open(struct rt_task *t, struct lvol_dev *d, uint64_t id, struct err *why)
+static void volume_close(struct rt_task *t, struct lvol_dev *d)
+{
+    if (d->blob != NULL)
+        blob_close(t, take_ptr(&d->blob));
+    lvol_external_close(t, take_ptr(&d->external));
+}
+
+static int volume_open(struct rt_task *t, struct lvol_dev *d, uint64_t id, const char *external,
+                       struct err *why)
 {
     struct lvol_info info;
-    int rc = lvol_info(t, &d->lvs, id, &info);
+    int rc = lvol_external_open(t, &d->lvs, id, external, &d->external, why);
+
+    if (rc < 0)
+        return rc;
+    rc = lvol_info(t, &d->lvs, id, &info);
 
     if (rc == 0 && info.kv[0] != '\0' && !d->readonly && !info.blob.read_only)
         return err_set(why, -EACCES,
@@ -257,16 +284,15 @@ static int lvol_open(struct rt_task *t, struct blk_dev *dev, const char *path,
     }
     rc = volume_find(t, d, params, &id, why);
     if (rc == 0)
-        rc = volume_open(t, d, id, why);
+        rc = volume_open(t, d, id, param_str(params, "external"), why);
     if (rc == 0) {
         blob_info(d->blob, &blob);
-        if (blob.len_bytes == 0) {
+        if (blob.len_bytes == 0)
             rc = err_set(why, -EINVAL, "volume %s is empty; `kvasir lvol resize` gives it a size",
                          d->name);
-            blob_close(t, d->blob);
-        }
     }
     if (rc < 0) {
+        volume_close(t, d);
         lvs_close(t, &d->lvs);
         free_p(&d->place);
         return rc;
@@ -285,7 +311,7 @@ static void lvol_close(struct rt_task *t, struct blk_dev *dev)
 
     blk_watch_del(t, blob_store_dev(d->lvs.bs), &d->base_watch);
     lvol_watch_del(&d->lvs, &d->watch);
-    blob_close(t, d->blob);
+    volume_close(t, d);
     lvs_close(t, &d->lvs);
     free_p(&d->place);
 }
@@ -296,6 +322,7 @@ static void lvol_abandon(struct blk_dev *dev)
 
     if (d->lvs.shared != NULL) {
         lvol_watch_del(&d->lvs, &d->watch);
+        lvol_external_abandon(d->external);
         lvs_abandon(&d->lvs);
     }
     free_p(&d->place);
@@ -436,3 +463,10 @@ const struct blk_driver blk_lvol_driver = {
     .cancel = lvol_cancel,
     .abandon = lvol_abandon,
 };
+
+struct blob_store *lvol_dev_store(const struct blk_dev *dev)
+{
+    if (blk_driver_of(dev) != &blk_lvol_driver)
+        return NULL;
+    return ((const struct lvol_dev *)blk_driver_dev(dev))->lvs.bs;
+}

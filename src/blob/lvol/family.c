@@ -2,8 +2,26 @@
 /* Volumes that stand on others: snapshots and clones, and what makes them independent again. */
 #include "blob/lvol/internal.h"
 
+#include <string.h>
+
+/* What is made of a volume on an external snapshot stands on that, too. */
+static void keep_external(const struct lvol_info *of, struct lvol_naming *n)
+{
+    size_t len = strlen(of->external_uri);
+
+    if (len > 0)
+        n->xattrs[n->nxattrs++] =
+            (struct blob_xattr){LVOL_EXTERNAL_XATTR, of->external_uri, (uint16_t)(len + 1)};
+}
+
 static int snapshot_blob(struct rt_task *t, struct lvol_call *c, struct blob *b)
 {
+    struct lvol_info info;
+    int rc = lvol_info_of(c->lvs, b, &info);
+
+    if (rc < 0)
+        return rc;
+    keep_external(&info, c->naming);
     return blob_snapshot(t, b, c->naming->xattrs, c->naming->nxattrs, &c->out_id);
 }
 
@@ -45,6 +63,7 @@ static int clone_home(struct rt_task *t, struct lvol_call *c)
                        "%s can be written, so it cannot be cloned: take a snapshot of it and clone "
                        "that, or make it read-only",
                        snapshot.name);
+    keep_external(&snapshot, &n);
     rc = blob_clone(t, c->lvs->bs, c->id, n.xattrs, n.nxattrs, &c->out_id);
     return lvol_explain(c, "clone", snapshot.name, rc);
 }

@@ -20,6 +20,7 @@ struct lvs_shared {
     /* On the home reactor: one call at a time looks for a name and then takes it. */
     bool naming;
     struct rt_cond named;
+    struct list externals; /* external.c */
 
     pthread_mutex_t lock;
     struct list watches; /* lvol_watch */
@@ -60,10 +61,12 @@ struct lvol_call {
     const char *name;
     uint64_t len_bytes;
     const struct lvol_create_opts *create;
-    struct blk_dev *to;
+    struct blk_dev *to; /* or an external snapshot */
+    struct lvol_external *external;
+    const char *external_uri;
     const struct lvol_progress *progress;
     struct lvol_info *info;
-    const struct lvol_naming *naming;
+    struct lvol_naming *naming;
     uint64_t out_id;
     struct err *why;
 };
@@ -86,10 +89,24 @@ struct lvol_naming {
 int lvol_naming_begin(struct rt_task *t, struct lvol_call *c, const char *name,
                       struct lvol_naming *n);
 
-/* On the home reactor. */
+/* Clusters that so many bytes take. */
+uint64_t lvol_clusters_of(const struct lvs *lvs, uint64_t len_bytes);
+
+/* On the home reactor. Names and more of an open blob. */
+int lvol_info_of(const struct lvs *lvs, const struct blob *b, struct lvol_info *out);
 int lvol_info_read(struct rt_task *t, const struct lvs *lvs, uint64_t id, struct lvol_info *out);
 /* Opens the blob of a call for what needs it open, and closes it again. */
 int lvol_with_blob(struct rt_task *t, struct lvol_call *c, const char *what,
                    int (*fn)(struct rt_task *t, struct lvol_call *c, struct blob *b));
+
+/* --- external.c --- */
+
+/* On the home reactor: what the blob stands on outside of the store. */
+void lvol_external_read(const struct blob *b, struct lvol_info *out);
+/* After a simulated crash: memory only. */
+void lvol_external_abandon(struct lvol_external *e);
+
+/* driver.c: the store of a device that is a volume; NULL: it is none. */
+struct blob_store *lvol_dev_store(const struct blk_dev *dev);
 
 #endif

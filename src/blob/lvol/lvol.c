@@ -52,13 +52,14 @@ static bool is_missing(int rc)
 }
 
 /* Reads names of an open blob. */
-static int info_of(const struct lvs *lvs, const struct blob *b, struct lvol_info *out)
+int lvol_info_of(const struct lvs *lvs, const struct blob *b, struct lvol_info *out)
 {
     int rc = lvol_text_get(b, LVOL_NAME_XATTR, out->name, sizeof(out->name));
 
     if (rc < 0)
         return rc;
     blob_info(b, &out->blob);
+    lvol_external_read(b, out);
     if (lvol_text_get(b, LVOL_KV_XATTR, out->kv, sizeof(out->kv)) < 0)
         out->kv[0] = '\0';
     memset(out->uuid_bytes, 0, sizeof(out->uuid_bytes));
@@ -76,7 +77,7 @@ int lvol_info_read(struct rt_task *t, const struct lvs *lvs, uint64_t id, struct
 
     if (rc < 0)
         return rc;
-    rc = info_of(lvs, b, out);
+    rc = lvol_info_of(lvs, b, out);
     blob_close(t, b);
     return rc;
 }
@@ -197,7 +198,7 @@ int lvol_lookup(struct rt_task *t, const struct lvs *lvs, const char *what, uint
 
 /* --- making ----------------------------------------------------------------------------------- */
 
-static uint64_t clusters_of(const struct lvs *lvs, uint64_t len_bytes)
+uint64_t lvol_clusters_of(const struct lvs *lvs, uint64_t len_bytes)
 {
     struct blob_store_info info;
 
@@ -261,7 +262,7 @@ static int create_home(struct rt_task *t, struct lvol_call *c)
 {
     const struct lvol_create_opts *o = c->create;
     struct blob_create_opts blob = {
-        .clusters = clusters_of(c->lvs, o->len_bytes), .thin = o->thin, .clear = o->clear};
+        .clusters = lvol_clusters_of(c->lvs, o->len_bytes), .thin = o->thin, .clear = o->clear};
     struct lvol_naming n;
     int rc = lvol_naming_begin(t, c, o->name, &n);
 
@@ -367,7 +368,7 @@ static int resize_blob(struct rt_task *t, struct lvol_call *c, struct blob *b)
     struct lvs_shared *s = c->lvs->shared;
     struct blob_info info;
     struct lvol_watch *w;
-    int rc = blob_resize(t, b, clusters_of(c->lvs, c->len_bytes));
+    int rc = blob_resize(t, b, lvol_clusters_of(c->lvs, c->len_bytes));
 
     if (rc < 0)
         return rc;

@@ -78,12 +78,22 @@ int lvol_next(struct rt_task *t, const struct lvs *lvs, uint64_t from, uint64_t 
  * shall write there. */
 #define LVOL_KV_XATTR "kvasir.store"
 
+/* The xattr of a clone of an external snapshot that says, with its NUL, how that was named when the
+ * clone was made; for people to read, nothing is opened by it. */
+#define LVOL_EXTERNAL_XATTR "kvasir.external"
+#define LVOL_EXTERNAL_URI_MAX 400
+
 #define LVOL_UUID_MAX 64 /* a volume without a uuid is called STORE-UUID_ID, as SPDK does it */
 struct lvol_info {
     char name[LVOL_NAME_MAX + 1];
     char uuid[LVOL_UUID_MAX];
     uint8_t uuid_bytes[16]; /* zero when it has none */
     char kv[LVOL_NAME_MAX + 1]; /* the key-value store that lives in it; empty: none does */
+    /* The id of the external snapshot at the end of what it stands on, as text; empty: there is
+     * none. How it was named, if that is known; whether it is open. */
+    char external[LVOL_UUID_MAX];
+    char external_uri[LVOL_EXTERNAL_URI_MAX];
+    bool external_open;
     struct blob_info blob;
 };
 int lvol_info(struct rt_task *t, const struct lvs *lvs, uint64_t id, struct lvol_info *out);
@@ -111,6 +121,28 @@ int lvol_delete(struct rt_task *t, const struct lvs *lvs, uint64_t id, struct er
 int lvol_resize(struct rt_task *t, const struct lvs *lvs, uint64_t id, uint64_t len_bytes,
                 struct err *why);
 int lvol_set_read_only(struct rt_task *t, const struct lvs *lvs, uint64_t id, struct err *why);
+
+/**
+ * External snapshots: a clone of any block device, which shows that device where it has nothing of
+ * its own. The store has the device's UUID; where it is, the caller says: a URI, or the path of a
+ * file. It is claimed for reading, and nobody should write it as long as there are clones.
+ */
+struct lvol_external;
+/** Makes a clone of the device, as long as that (`len_bytes` 0) or as asked. With text: as
+ * blk_open() and lvol_create(); -EINVAL a volume of the same store, or larger blocks than the
+ * store's. */
+int lvol_clone_external(struct rt_task *t, const struct lvs *lvs, const char *uri, const char *name,
+                        uint64_t len_bytes, uint64_t *out_id, struct err *why);
+/**
+ * Opens the device for what opens or copies the volume from now on, until it is closed; `uri` NULL:
+ * if somebody has it open. *out NULL: the volume stands on none. With text: as blk_open(); -ENODEV
+ * nobody has, and where it is has to be said; -EINVAL it is another device than the one the store
+ * means, or the volume stands on none; -EBUSY open as another device.
+ */
+int lvol_external_open(struct rt_task *t, const struct lvs *lvs, uint64_t id, const char *uri,
+                       struct lvol_external **out, struct err *why);
+/** Accepts NULL. After what was opened with it has been closed. */
+void lvol_external_close(struct rt_task *t, struct lvol_external *e);
 
 /* As the functions of the same names in blob.h; `progress` may be NULL. */
 struct lvol_progress {

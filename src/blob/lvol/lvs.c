@@ -118,6 +118,7 @@ static struct lvs_shared *shared_new(struct blob_store *bs)
     s->home = blob_store_home(bs);
     pthread_mutex_init(&s->lock, NULL);
     list_init(&s->watches);
+    list_init(&s->externals);
     return s;
 }
 
@@ -154,7 +155,7 @@ static void shared_put(struct lvs_shared *s)
     pthread_mutex_unlock(&reg->lock);
     if (!last)
         return;
-    must(list_empty(&s->watches));
+    must(list_empty(&s->watches) && list_empty(&s->externals));
     pthread_mutex_destroy(&s->lock);
     free(s);
 }

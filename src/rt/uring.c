@@ -13,16 +13,21 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <linux/capability.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define SQ_ENTRIES 512
 #define CQ_ENTRIES 8192
 #define FILE_BATCH 8u /* so many I/Os wait for the end of a turn at most */
 
-/* Buffers that the kernel keeps mapped, by chunks, as they are used; locked memory is scarce. */
+/* Buffers that the kernel keeps mapped, by chunks, as they are used. */
 #define FIXED_CHUNK_BYTES (256 * KIB)
-#define FIXED_CHUNKS 16u
+#define FIXED_CHUNKS 4u
+/* Rings are of the same memory that a user may lock: where it is little it is left for them. */
+#define LOCKED_BYTES_MIN (64 * MIB)
 static_assert(FIXED_CHUNK_BYTES % RT_BUF_SMALL_BYTES == 0, "no buffer lies in two chunks");
 
 struct uring {
@@ -93,6 +98,19 @@ static int ring_init(struct uring *u, bool loop_form, struct err *why)
     return 0;
 }
 
+/* Whether locked memory is no concern: by the limit, or by privilege (CAP_IPC_LOCK). */
+static bool may_lock(void)
+{
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur >= LOCKED_BYTES_MIN)
+        return true;
+    return syscall(SYS_capget, &head, caps) == 0 &&
+           (caps[CAP_TO_INDEX(CAP_IPC_LOCK)].effective & CAP_TO_MASK(CAP_IPC_LOCK)) != 0;
+}
+
 static int uring_init(struct rt_reactor *r, struct err *why)
 {
     struct uring *u = calloc(1, sizeof(*u));
@@ -102,8 +120,9 @@ static int uring_init(struct rt_reactor *r, struct err *why)
         return -ENOMEM;
     list_init(&u->slots);
     u->fixed = rt_bufs_small(r).iov_base;
-    u->fixed_bytes =
-        MIN(rt_bufs_small(r).iov_len / FIXED_CHUNK_BYTES, FIXED_CHUNKS) * FIXED_CHUNK_BYTES;
+    if (may_lock())
+        u->fixed_bytes =
+            MIN(rt_bufs_small(r).iov_len / FIXED_CHUNK_BYTES, FIXED_CHUNKS) * FIXED_CHUNK_BYTES;
     rc = ring_init(u, r->rt->loop_form, why);
     if (rc < 0) {
         free(u);

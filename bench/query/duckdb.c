@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The engine alone, on files: bench-duckdb LIBRARY THREADS TIMES SQL runs a statement so often and
- * prints what each run took as a line of JSON. It also makes the data.
+ * The engine alone, on files: bench-duckdb LIBRARY THREADS TIMES SQL [PAUSE_MS] runs a statement so
+ * often and prints what each run took as a line of JSON. It also makes the data.
  */
 #include "virt/query/worker/engine_api.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 static double now_ms(void)
 {
@@ -32,8 +33,8 @@ int main(int argc, char **argv)
     char text[512], *why = NULL;
     double opened, began = now_ms();
 
-    if (argc != 5) {
-        fprintf(stderr, "bench-duckdb LIBRARY THREADS TIMES SQL\n");
+    if (argc < 5) {
+        fprintf(stderr, "bench-duckdb LIBRARY THREADS TIMES SQL [PAUSE_MS]\n");
         return 2;
     }
     if (engine_api_load(argv[1], text, sizeof(text)) < 0)
@@ -49,6 +50,7 @@ int main(int argc, char **argv)
     opened = now_ms();
     printf("{\"open_ms\": %.3f, \"ms\": [", opened - began);
     for (int i = 0; i < atoi(argv[3]); i++) {
+        usleep(argc > 5 ? (unsigned)atoi(argv[5]) * 1000u : 0);
         began = now_ms();
         if (duck.query(con, argv[4], &result) != DUCKDB_OK)
             return fail(argv[4], duck.result_error(&result));

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define STREAM_FD 3
+#define QUIET_MS 20
 
 static void *map_window(int fd)
 {
@@ -98,9 +99,12 @@ static int get_ready(pid_t zygote, const struct qw_limits *limits, struct qw_tex
         rc = qw_engine_limit(limits->mem_bytes, why);
     if (rc < 0)
         return rc;
-    qw_warm_worker();
-    rc = qw_rehearse_worker(why);
-    return rc < 0 ? rc : qw_sandbox_enter(STREAM_FD, limits, why);
+    while (qw_warm_some(QW_SCOUT_SMALL))
+        ;
+    /* With queries that follow each other at once, the processors are needed for those. */
+    for (int ms = QUIET_MS; !qw_stream_pending(ms) && qw_warm_some(QW_SCOUT_LARGER); ms = 0)
+        ;
+    return qw_sandbox_enter(STREAM_FD, limits, why);
 }
 
 void qw_child_run(int stream_fd, int window_fd, pid_t zygote, const struct qw_limits *limits)

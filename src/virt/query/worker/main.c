@@ -94,6 +94,8 @@ static int run_zygote(const char *engine, uint64_t mem_bytes)
     drop_descriptors();
     rc = open_engine(engine, mem_bytes, &why);
     if (rc == 0)
+        qw_warm_learn();
+    if (rc == 0)
         rc = qw_zygote_run(QW_ZYGOTE_FD);
     else {
         snprintf(c.text, sizeof(c.text), "%.200s", why.s);

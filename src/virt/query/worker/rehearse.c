@@ -15,6 +15,10 @@ static const char sql[] =
     "SELECT name, count(*) AS n, sum(price) AS s, max(born) AS m FROM t WHERE id >= 1 "
     "AND name LIKE 'a%' GROUP BY name ORDER BY n LIMIT 10";
 
+static const char small_sql[] = "SELECT name, price FROM t WHERE id >= 1 AND name LIKE 'a%'";
+static json_t *csv_known; /* its columns, once they have been found out */
+static json_t *known;     /* of the next play; NULL: found out */
+
 static int play(const void *bytes, size_t len, enum qw_format input, enum qw_format output,
                 const char *statement, struct qw_text *why)
 {
@@ -30,6 +34,7 @@ static int play(const void *bytes, size_t len, enum qw_format input, enum qw_for
                          .schema = "",
                          .objects = &object,
                          .nobjects = 1,
+                         .known = known,
                          .rehearsal = true};
     struct qw_statement s;
     uint64_t rows;
@@ -55,10 +60,15 @@ static int end_play(int rc, struct qw_text *why)
     return rc;
 }
 
-int qw_rehearse_worker(struct qw_text *why)
+int qw_rehearse_scout(enum qw_scout scout)
 {
+    static struct qw_text why;
+
+    known = csv_known;
     qw_answer_rehearse(true);
-    return end_play(play(csv, sizeof(csv) - 1, QW_AUTO, QW_CSV, sql, why), why);
+    return end_play(play(csv, sizeof(csv) - 1, QW_AUTO, QW_CSV,
+                         scout == QW_SCOUT_SMALL ? small_sql : sql, &why),
+                    &why);
 }
 
 int qw_rehearse(struct qw_text *why)
@@ -77,6 +87,8 @@ int qw_rehearse(struct qw_text *why)
     }
     if (rc == 0)
         rc = play(csv, sizeof(csv) - 1, QW_AUTO, QW_CSV, sql, why);
+    if (rc == 0)
+        csv_known = json_incref((json_t *)(uintptr_t)qw_input_schema());
     if (rc == 0)
         rc = play(json, sizeof(json) - 1, QW_AUTO, QW_JSON, sql, why);
     if (rc == 0)

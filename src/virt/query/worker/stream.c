@@ -6,6 +6,7 @@
 #include "virt/query/worker/worker.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -78,6 +79,13 @@ void qw_stream_recv(struct qw_head *out)
     qw_stream_recv_body(out, sizeof(*out));
     if (!qw_head_ok(out, false))
         gone();
+}
+
+bool qw_stream_pending(int within_ms)
+{
+    struct pollfd p = {.fd = stream_fd, .events = POLLIN};
+
+    return poll(&p, 1, within_ms) != 0;
 }
 
 void qw_stream_end(void)

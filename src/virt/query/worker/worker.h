@@ -39,6 +39,8 @@ void qw_stream_open(int fd);
 void qw_stream_send(enum qw_type type, const struct qw_head *h, const void *body, size_t len);
 void qw_stream_recv(struct qw_head *out);
 void qw_stream_recv_body(void *buf, size_t len);
+/** Whether something is there to be received, or the end, or comes soon. Not in the sandbox. */
+bool qw_stream_pending(int within_ms);
 /** Exits when the daemon has closed its end, and a little later: to take a process apart takes as
  * long as a small query, and whoever waits for the answer may need this processor. */
 __attribute__((noreturn)) void qw_stream_end(void);
@@ -88,17 +90,27 @@ const void *qw_answer_last(size_t *out_len);
 /* rehearse.c */
 /** Runs small queries of each form, so that workers start warm. */
 int qw_rehearse(struct qw_text *why);
-/** Once more and shorter, in a worker that waits: what a fork writes to for the first time is
- * copied then, and not while its query runs. */
-int qw_rehearse_worker(struct qw_text *why);
+/** What a scout plays, in a process that is a fork as a worker is. */
+enum qw_scout {
+    QW_SCOUT_SMALL, /* a filter over few rows */
+    QW_SCOUT_LARGER,
+    QW_SCOUTS,
+};
+int qw_rehearse_scout(enum qw_scout scout);
 
 /* warm.c */
 /** Before anything is allocated. */
 void qw_warm_begin(void);
 /** In the zygote, with the engine open and not running. */
 void qw_warm_engine(void);
-/** In a worker that has no query yet. */
-void qw_warm_worker(void);
+/** After that: scouts find out which pages a query writes to, and which of files it reads. */
+void qw_warm_learn(void);
+/**
+ * In a worker that has no query yet: makes some of the pages its own that the scouts as far as this
+ * one had. To copy them one by one, when the query first writes to each, takes longer than a small
+ * query does. False: it has all of them.
+ */
+bool qw_warm_some(enum qw_scout scout);
 
 struct qw_limits { /* of a worker */
     uint64_t mem_bytes;

@@ -462,6 +462,66 @@ static void seed_query(void)
     seed("query_wire", iov, 2);
 }
 
+struct said {
+    enum qw_type type;
+    uint64_t a, b;
+    uint32_t slot, want;
+    const char *body;
+};
+
+/* fuzz/query_serve.c: the worker's status, and what it said before. */
+static void seed_talk(uint16_t status, const struct said *said, unsigned n)
+{
+    struct qw_head heads[8];
+    struct iovec iov[17];
+    le16 first = le16_make(status);
+
+    iov[0] = (struct iovec){&first, sizeof(first)};
+    for (unsigned i = 0; i < n; i++) {
+        size_t len = said[i].body != NULL ? strlen(said[i].body) : 0;
+
+        heads[i] = (struct qw_head){.type = le32_make(said[i].type),
+                                    .len = le32_make((uint32_t)len),
+                                    .a = le64_make(said[i].a),
+                                    .b = le64_make(said[i].b),
+                                    .slot = le32_make(said[i].slot),
+                                    .want = le32_make(said[i].want)};
+        iov[1 + 2 * i] = (struct iovec){&heads[i], sizeof(heads[i])};
+        iov[2 + 2 * i] = (struct iovec){(void *)(uintptr_t)said[i].body, len};
+    }
+    seed("query_serve", iov, (int)(1 + 2 * n));
+}
+
+static void seed_talks(void)
+{
+    static const char schema[] =
+        "{\"format\":\"csv\",\"compression\":\"none\",\"delim\":\",\",\"quote\":\"\\\"\","
+        "\"escape\":\"\\\"\",\"newline\":\"\\\\n\",\"comment\":\"\",\"dateformat\":\"\","
+        "\"timestampformat\":\"\",\"skip\":0,\"header\":true,\"long_lines\":false,"
+        "\"columns\":[[\"a\",\"BIGINT\"],[\"b\",\"VARCHAR\"]]}";
+    static const struct said good[] = {
+        {QW_READ, 0, 0, 0, 4096, NULL},
+        {QW_READ, 1, 0, 1, QW_SLOT_BYTES, NULL},
+        {QW_SCHEMA, 0, 0, 0, 0, schema},
+        {QW_READ, 1, 99990, 2, 100, NULL},
+        {QW_RESULT, 0, 0, 0, 0, "a,b\n1,2\n"},
+        {QW_RESULT, 0, 0, 0, 0, "3,4\n"},
+        {QW_DONE, 0, 0, 0, 0, "{\"rc\":0,\"text\":\"\",\"rows\":2}"},
+    };
+    static const struct said failed[] = {
+        {QW_SCHEMA, 0, 0, 0, 0, "{\"format\":\"parquet\",\"compression\":\"none\"}"},
+        {QW_DONE, 0, 0, 0, 0,
+         "{\"rc\":-22,\"text\":\"Binder Error: \\u00e9\\u0007\\n\\nLINE 1: x\",\"rows\":0}"},
+    };
+    static const uint16_t statuses[] = {0, 3 << 8, 9, 11, 24, 31, 0xffff};
+
+    seed_talk(0, good, ARRAY_LEN(good));
+    seed_talk(0, failed, ARRAY_LEN(failed));
+    seed_talk(0, good, 2);
+    for (size_t i = 0; i < ARRAY_LEN(statuses); i++)
+        seed_talk(statuses[i], good, ARRAY_LEN(good) - 1);
+}
+
 /* fuzz/middle.c: settings, and an edit of each kind at places where PDUs are likely. */
 static void seed_edits(void)
 {
@@ -578,6 +638,7 @@ int main(int argc, char **argv)
     seed_kv_scripts();
     seed_vendor_scripts();
     seed_select_scripts();
+    seed_talks();
     seed_edits();
     seed_blobkv();
     seed_index();

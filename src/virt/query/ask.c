@@ -65,11 +65,10 @@ static json_t *objects_json(const struct query_run *run)
     return a;
 }
 
-int query_ask_make(const struct query_run *run, char **out_text, size_t *out_len, struct err *why)
+static char *query_text(const struct query_run *run, json_t *known)
 {
     const struct kv_select *q = run->q;
     char delim[2] = {q->delim}, quote[2] = {q->quote}, escape[2] = {q->escape};
-    json_t *known = run->known != NULL ? json_loads(run->known, 0, NULL) : NULL;
     json_t *j = json_pack(
         "{s:s%, s:s, s:s, s:s, s:b, s:s, s:s, s:s, s:s%, s:o, s:o}", "sql",
         (const char *)q->sql.ptr, q->sql.len, "input", kv_select_format_name(q->input), "output",
@@ -77,18 +76,32 @@ int query_ask_make(const struct query_run *run, char **out_text, size_t *out_len
         (int)q->header_out, "delim", delim, "quote", quote, "escape", escape, "schema",
         q->schema.len > 0 ? (const char *)q->schema.ptr : "", q->schema.len, "known",
         known != NULL ? known : json_null(), "objects", objects_json(run));
+    char *text = j != NULL ? json_dumps(j, JSON_COMPACT) : NULL;
 
-    *out_text = j != NULL ? json_dumps(j, JSON_COMPACT) : NULL;
     json_decref(j);
-    if (*out_text == NULL)
+    return text;
+}
+
+int query_ask_make(const struct query_run *run, char **out_text, size_t *out_len, struct err *why)
+{
+    json_t *known = run->known != NULL ? json_loads(run->known, 0, NULL) : NULL;
+    char *text = query_text(run, known);
+
+    /* Without what a worker has said before, it is found out again. */
+    if (text != NULL && strlen(text) > QW_JSON_BYTES && known != NULL) {
+        free(text);
+        text = query_text(run, NULL);
+    }
+    if (text == NULL)
         return err_set(why, -ENOMEM, "no memory for the query");
-    *out_len = strlen(*out_text);
-    if (*out_len > QW_JSON_BYTES) {
-        free(*out_text);
+    if (strlen(text) > QW_JSON_BYTES) {
+        free(text);
         return err_set(why, -EINVAL,
                        "statement, schema and the names of the objects together are "
                        "longer than a query may be");
     }
+    *out_text = text;
+    *out_len = strlen(text);
     return 0;
 }
 
@@ -166,8 +179,9 @@ int query_ask_memory_key(struct query_run *run)
     const struct kv_select *q = run->q;
     uint8_t options[5] = {(uint8_t)q->input, (uint8_t)q->header, (uint8_t)q->delim,
                           (uint8_t)q->quote, (uint8_t)q->escape};
-    size_t size = sizeof(info->uuid) + strlen(uri) + 1 + sizeof(options) + 4 + q->schema.len;
-    le32 schema_len = le32_make((uint32_t)q->schema.len);
+    size_t size =
+        sizeof(info->uuid) + strlen(uri) + 1 + sizeof(options) + 8 + q->schema.len + q->who.len;
+    le32 schema_len = le32_make((uint32_t)q->schema.len), who_len = le32_make((uint32_t)q->who.len);
     struct writer w = {NULL, 0};
 
     /* Without versions nobody knows whether it is the same object. */
@@ -185,6 +199,9 @@ int query_ask_memory_key(struct query_run *run)
     put(&w, options, sizeof(options));
     put(&w, &schema_len, sizeof(schema_len)); /* what it leaves open is found out too */
     put(&w, q->schema.ptr, q->schema.len);
+    /* A worker that somebody's statement has taken over would tell lies; to him alone. */
+    put(&w, &who_len, sizeof(who_len));
+    put(&w, q->who.ptr, q->who.len);
     for (unsigned i = 0; i < run->nobjects; i++) {
         const struct query_object *o = &run->objects[i];
         le16 len = le16_make((uint16_t)o->key_len);

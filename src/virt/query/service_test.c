@@ -563,6 +563,47 @@ static void test_bad(void **state)
     }
 }
 
+/* What workers said of the columns: to those who asked them, and not when it is too long. */
+
+static struct answer remembered[3];
+
+static int remember_task(struct rt_task *t, struct env *e)
+{
+    static const char *const who[] = {"this host", "this host", "another"};
+    struct bytes k = bytes_of_str("a");
+
+    for (unsigned i = 0; e->new_rc == 0 && i < ARRAY_LEN(who); i++) {
+        struct kv_select q = {.keys = &k,
+                              .nkeys = 1,
+                              .sql = bytes_of_str("select"),
+                              .who = bytes_of_str(who[i]),
+                              .input = KV_SELECT_CSV,
+                              .output = KV_SELECT_CSV};
+
+        ask_with(t, e, &q, &remembered[i]);
+    }
+    return e->new_rc;
+}
+
+static void test_remembers(void **state)
+{
+    static const char *const want[][3] = {{"x,y\n1,2\n", "known:x,y\n1,2\n", "x,y\n1,2\n"},
+                                          {"", "", ""}};
+    static const char *const modes[] = {"echo", "long-schema"};
+
+    (void)state;
+    for (unsigned m = 0; m < ARRAY_LEN(modes); m++) {
+        struct env e = {.mode = modes[m], .test = remember_task};
+
+        memset(remembered, 0, sizeof(remembered));
+        run_env(&e, 1);
+        for (unsigned i = 0; i < ARRAY_LEN(remembered); i++) {
+            assert_int_equal(remembered[i].rc, 0);
+            assert_string_equal(remembered[i].text, want[m][i]);
+        }
+    }
+}
+
 static int zygote_task(struct rt_task *t, struct env *e)
 {
     static struct answer a;
@@ -647,8 +688,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_result_limit), cmocka_unit_test(test_fair),
         cmocka_unit_test(test_crowd),        cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_timeout),      cmocka_unit_test(test_end),
-        cmocka_unit_test(test_bad),          cmocka_unit_test(test_zygote_dies),
-        cmocka_unit_test(test_no_engine),    cmocka_unit_test(test_real),
+        cmocka_unit_test(test_remembers),    cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_zygote_dies),  cmocka_unit_test(test_no_engine),
+        cmocka_unit_test(test_real),
     };
 
     test_worker_main(argc, argv);

@@ -178,6 +178,21 @@ static void misbehave(void)
         flood();
 }
 
+/* It leaves no room for a statement beside it. */
+static void long_schema(const char *query)
+{
+    size_t len = QW_JSON_BYTES;
+    char *text = malloc(len);
+
+    if (strstr(query, "\"known\":null") == NULL)
+        done(-EINVAL, "it came back");
+    memset(text, 'x', len);
+    memcpy(text, "{\"x\":\"", 6);
+    memcpy(text + len - 2, "\"}", 2);
+    say(QW_SCHEMA, NULL, text, len);
+    done(0, "");
+}
+
 static void work(void)
 {
     struct qw_head h;
@@ -189,6 +204,8 @@ static void work(void)
     hear(text, le32_get(h.len));
     text[le32_get(h.len)] = '\0';
     misbehave();
+    if (is("long-schema"))
+        long_schema(text);
     if (!is("echo"))
         _exit(3);
     if (strstr(text, "\"known\":null") == NULL) /* what was remembered comes back */

@@ -170,20 +170,20 @@ const json_t *qw_input_schema(void)
 
 int qw_input_open(const struct qw_query *q, const struct qw_statement *s, struct qw_text *why)
 {
-    json_t *schema = q->known;
+    json_t *known = q->known, *schema = known;
     int rc = 0;
 
     used = NULL;
     if (s->ntables == 0) /* nothing of the objects is asked for */
         return 0;
+    /* Another worker has said it, and may have been broken. */
     if (schema && !qw_schema_ok(schema))
-        return qw_fail(why, -EINVAL, "what is remembered of the object's columns has no meaning");
-    if (!schema)
+        known = schema = NULL;
+    if (!known)
         rc = qw_sniff(q, &schema, why);
     if (rc == 0)
         used = schema;
-    if (rc == 0 && !q->known &&
-        json_array_size(json_object_get(schema, "columns")) >= QW_WIDE_COLUMNS)
+    if (rc == 0 && !known && json_array_size(json_object_get(schema, "columns")) >= QW_WIDE_COLUMNS)
         rc = qw_engine_give_back(q->mem_bytes, why);
     if (rc == 0)
         set_packing(schema);
@@ -191,7 +191,7 @@ int qw_input_open(const struct qw_query *q, const struct qw_statement *s, struct
         rc = make_view(q, schema, s->tables[i], why);
     if (rc < 0)
         return qw_input_failed(rc, q, why);
-    if (!q->known && !q->rehearsal)
+    if (!known && !q->rehearsal)
         report(schema);
     return 0;
 }

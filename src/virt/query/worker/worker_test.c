@@ -410,6 +410,23 @@ static void test_describe(void **state)
     end(&q);
 }
 
+/* What came back is of no use: it is found out again, and told. */
+static void test_schema_comes_back_broken(void **state)
+{
+    struct query q = {.sql = "select name from t where id = 3",
+                      .input = "auto",
+                      .output = "csv",
+                      .objects = {text(people)},
+                      .nobjects = 1,
+                      .more = "\"known\": {\"format\": \"csv\", \"columns\": 7}, "};
+
+    run(&q);
+    assert_string_equal(q.text, "");
+    assert_string_equal(q.answer, "Edsger\n");
+    assert_non_null(q.schema);
+    end(&q);
+}
+
 static void test_schema_comes_back(void **state)
 {
     struct query first = {.sql = "select name from t where id = 3",
@@ -592,6 +609,7 @@ int main(void)
         cmocka_unit_test(test_formats),
         cmocka_unit_test(test_arrow),
         cmocka_unit_test(test_describe),
+        cmocka_unit_test(test_schema_comes_back_broken),
         cmocka_unit_test(test_schema_comes_back),
         cmocka_unit_test(test_schema_given),
         cmocka_unit_test(test_bad_objects),

@@ -13,7 +13,8 @@
 
 #define LOCKS_MAX_BYTES 65536
 #define LOOK_AGAIN_NS (5 * NS_PER_MS)
-#define LOOK_AGAIN_MAX 400 /* two seconds */
+#define LOOK_AGAIN_MAX 400    /* two seconds for a process that has ended */
+#define LOOK_AGAIN_UNKNOWN 40 /* and 200 ms when nobody is found: the lock may be gone by then */
 
 /* One line of /proc/locks: "12: FLOCK  ADVISORY  WRITE 4242 fe:00:1234 0 EOF". */
 static bool line_names(const char *line, const struct stat *st, long *out_pid)
@@ -92,7 +93,7 @@ int blk_file_lock(struct rt_task *t, int fd, const char *path, bool writes, stru
         if (rc != -EAGAIN)
             return err_set(why, rc, "%s: cannot be locked: %s", path, err_str(rc));
         pid = find_holder(t, fd);
-        if (!has_ended(pid) || n == LOOK_AGAIN_MAX)
+        if (pid == 0 ? n >= LOOK_AGAIN_UNKNOWN : !has_ended(pid) || n >= LOOK_AGAIN_MAX)
             break;
         rc = rt_sleep(t, LOOK_AGAIN_NS);
         if (rc < 0)

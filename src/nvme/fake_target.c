@@ -544,17 +544,26 @@ void fake_stop(struct rt_task *t, struct fake *f)
     memset(f->value, 0, sizeof(f->value));
 }
 
-void fake_notify(struct rt_task *t, struct fake *f)
+/* The request for events that a connection has waiting, if one does. */
+static struct fake_conn *with_aer(struct fake *f)
 {
     struct fake_conn *c;
 
     list_for_each (c, &f->conns, struct fake_conn, link) {
-        if (!c->has_aer)
-            continue;
-        c->has_aer = false;
-        fake_respond(t, c, c->aer_cid, 0,
-                     NVME_AER_DW0(NVME_AER_NOTICE, NVME_AER_NOTICE_NS_CHANGED, NVME_LID_CHANGED_NS),
-                     0);
-        return;
+        if (c->has_aer)
+            return c;
     }
+    return NULL;
+}
+
+void fake_notify(struct rt_task *t, struct fake *f)
+{
+    struct fake_conn *c;
+
+    while ((c = with_aer(f)) == NULL)
+        rt_sleep(t, NS_PER_MS);
+    c->has_aer = false;
+    fake_respond(t, c, c->aer_cid, 0,
+                 NVME_AER_DW0(NVME_AER_NOTICE, NVME_AER_NOTICE_NS_CHANGED, NVME_LID_CHANGED_NS),
+                 0);
 }

@@ -75,7 +75,7 @@ void fake_start(struct rt_task *t, struct fake *f);
 void fake_stop(struct rt_task *t, struct fake *f);
 /** Cuts all connections; new ones are taken. */
 void fake_cut(struct fake *f);
-/** Completes the event request with a namespace notice. */
+/** Completes the event request with a namespace notice; waits until there is one. */
 void fake_notify(struct rt_task *t, struct fake *f);
 
 /* For scripts. */

@@ -85,7 +85,8 @@ same a.bin objects/0/1/6B6579 "it is in the directory"
 exits 10 "the file is taken" kvasir write file:disk.img a.bin
 says .err "$pid" "the holder is named"
 
-kill -USR1 "$pid"; sleep 0.5
+kill -USR1 "$pid"
+until_works grep -q connections good.err
 says good.err "stats: aio: write" "SIGUSR1 logs the operations of devices"
 says good.err "connections" "and the connections"
 # Stopped under load, it answers what it has taken and goes.

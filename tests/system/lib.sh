@@ -39,6 +39,26 @@ equal() { if [ "$1" = "$2" ]; then pass "$3"; else fail "$3: '$1' is not '$2'"; 
 same() { if cmp -s "$1" "$2"; then pass "$3"; else fail "$3: $1 and $2 differ"; fi; }
 yes() { local name=$1; shift; if "$@"; then pass "$name"; else fail "$name: $*"; fi; }
 
+# until_works COMMAND...: asks again and again until it does, at most 20 s.
+until_works() {
+    local i
+    for i in $(seq 400); do
+        "$@" >/dev/null 2>&1 && return 0
+        sleep 0.05
+    done
+    return 1
+}
+
+# hold FILE: another process has the file of a block device open until let_go; sets $holder.
+hold() {
+    [ -p holder.fifo ] || mkfifo holder.fifo
+    kvasir write "file:$1" holder.fifo 2>/dev/null &
+    holder=$!
+    exec 6>holder.fifo
+    until_works sh -c "kvasir write 'file:$1' /dev/null; test \$? -eq 10"
+}
+let_go() { exec 6>&-; wait "$holder"; }
+
 # Every line of .out is one JSON object.
 json_lines() {
     if [ -s .out ] && python3 -c '

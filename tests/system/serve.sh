@@ -17,9 +17,9 @@ says main.log "$kv  key-value demo" "and the URIs of the namespaces"
 exits 10 "the same address again" kvasir serve --kv mem: --listen "$addr"
 says .err "${addr#*:}" "it names the port"
 head -c 1M /dev/zero >taken.img
-(sleep 2) | kvasir write file:taken.img &
-sleep 0.5
+hold taken.img
 exits 10 "a file that another process has" kvasir serve --block file:taken.img --listen 127.0.0.1:0
+let_go
 says .err "taken.img" "it names the file"
 
 works "discover" kvasir discover "$addr"

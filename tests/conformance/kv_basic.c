@@ -433,6 +433,8 @@ static int snapshots_len(struct rt_task *t, struct kvs *s, uint64_t len)
 }
 
 /* More versions than one step frees. */
+#define MANY 1000 /* more than one log block and one page of the index */
+
 static int snapshots_many(struct rt_task *t, struct kvs *s)
 {
     struct kv_req req;
@@ -441,7 +443,7 @@ static int snapshots_many(struct rt_task *t, struct kvs *s)
 
     CHECK_RC(kv_usage(t, s->dev, &used, &keys), 0);
     for (unsigned round = 1; round < 3; round++) {
-        for (unsigned i = 0; i < 2000; i++) {
+        for (unsigned i = 0; i < MANY; i++) {
             snprintf(key, sizeof(key), "many%u", i);
             CHECK_RC(kvs_put(t, s, s->chan, kvs_str(key), round, 50, 0), 0);
         }
@@ -451,7 +453,7 @@ static int snapshots_many(struct rt_task *t, struct kvs *s)
         }
     }
     CHECK_RC(kvs_empty(t, s, s->chan), 0);
-    for (unsigned i = 0; i < 2000; i += 100) {
+    for (unsigned i = 0; i < MANY; i += 100) {
         snprintf(key, sizeof(key), "many%u", i);
         CHECK_RC(snap_sees(t, s, req.snap, kvs_str(key), 1, 50), 0);
     }

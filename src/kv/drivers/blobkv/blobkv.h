@@ -368,6 +368,13 @@ uint32_t bkv_space_avail(const struct bkv *s);
 void bkv_share_tell(struct bkv *s);
 /** Segments that may still be given clusters; with one shard all that have none. */
 uint32_t bkv_share_of(const struct bkv *s);
+/**
+ * Before `n` segments are given clusters: returns how many of them may be: what it said that it
+ * may need, and beyond that what leaves the others what they said. bkv_share_taken() is told of
+ * that many when it is done, or has failed.
+ */
+uint32_t bkv_share_take(struct bkv *s, uint32_t n);
+void bkv_share_taken(struct bkv *s, uint32_t n);
 /** There is little left: what is free shall be free to all. */
 bool bkv_share_is_short(const struct bkv *s);
 /** There is no room: what the others have and do not need shall be given back. Once, until there is

@@ -191,7 +191,9 @@ static void make_room(struct rt_task *t, struct collector *c)
         best = MAX(best, bkv_space_avail(s));
         if (vain % 2 == 0)
             continue;
-        if (vain >= VAIN_MAX || checkpoint(t, c) < 0) {
+        if (checkpoint(t, c) < 0 || vain >= VAIN_MAX) {
+            if (has_room_now(t, c))
+                break;
             s->full = true; /* until something is deleted */
             s->want_room = false;
             bkv_space_wake(s);

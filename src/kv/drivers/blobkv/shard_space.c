@@ -38,20 +38,46 @@ void bkv_share_tell(struct bkv *s)
                           memory_order_relaxed);
 }
 
-uint32_t bkv_share_of(const struct bkv *s)
+/* Free segments, less `kept` and what the other shards may need. */
+static uint32_t left_of(const struct bkv *s, uint64_t kept)
 {
-    uint64_t left, others = 0;
+    uint64_t left;
 
-    if (s->alloc_failed)
-        return 0;
-    if (s->nshards == 1)
-        return UINT32_MAX;
     for (unsigned i = 0; i < s->nshards; i++) {
         if (i != s->shard)
-            others += atomic_load_explicit(&s->set->wants[i], memory_order_relaxed);
+            kept += atomic_load_explicit(&s->set->wants[i], memory_order_relaxed);
     }
     left = free_segments(s);
-    return (uint32_t)MIN(left > others ? left - others : 0, UINT32_MAX);
+    return (uint32_t)MIN(left > kept ? left - kept : 0, UINT32_MAX);
+}
+
+uint32_t bkv_share_of(const struct bkv *s)
+{
+    if (s->alloc_failed)
+        return 0;
+    return s->nshards == 1 ? UINT32_MAX : left_of(s, 0);
+}
+
+uint32_t bkv_share_take(struct bkv *s, uint32_t n)
+{
+    uint32_t before, own, may;
+
+    if (s->nshards == 1)
+        return n;
+    bkv_share_tell(s);
+    own = atomic_load_explicit(&s->set->wants[s->shard], memory_order_relaxed);
+    before = atomic_fetch_add(&s->set->taking, n);
+    may = MIN(n, MAX(own, left_of(s, before)));
+    atomic_fetch_sub(&s->set->taking, n - may);
+    return may;
+}
+
+void bkv_share_taken(struct bkv *s, uint32_t n)
+{
+    if (s->nshards == 1)
+        return;
+    bkv_share_tell(s);
+    atomic_fetch_sub(&s->set->taking, n);
 }
 
 bool bkv_share_is_short(const struct bkv *s)
@@ -66,6 +92,9 @@ static void wake_arrives(struct rt_msg *msg)
     struct bkv *s = container_of(msg, struct bkv, share_msg);
 
     atomic_store(&s->share_sent, false);
+    if (s->seg == NULL)
+        return; /* it has been closed meanwhile */
+    bkv_share_tell(s);
     if (atomic_exchange(&s->share_given, false)) {
         s->full = s->alloc_failed = s->share_asked = false;
         bkv_space_wake(s);

@@ -26,6 +26,7 @@ struct bkv_shards {
     struct rt_reactor *home;
     uint64_t secret[2]; /* where keys belong */
     _Atomic uint32_t wants[BKV_SHARDS_MAX]; /* see bkv_share_tell() */
+    _Atomic uint32_t taking;                /* and bkv_share_take() */
 
     /* On the home reactor: shards that a batch or a snapshot has to itself, and who is in line. */
     uint64_t led;

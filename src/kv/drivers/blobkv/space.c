@@ -10,7 +10,7 @@
 
 #define GC_RESERVE_MIN 6u    /* segments the collector works with: these, or */
 #define GC_RESERVE_SHARE 64u /* one in so many */
-#define DELETE_RESERVE 2u    /* and those deletes may still use */
+#define DELETE_RESERVE 2u    /* and those deletes may still use; other shards may err by one each */
 #define TIGHT_SEGMENTS 16u
 #define LEAF_KEYS_MIN 30u /* a page of the index has at least so many keys, of usual length */
 
@@ -161,7 +161,7 @@ uint32_t bkv_space_reserve(const struct bkv *s, enum bkv_need need)
     case BKV_NEED_DELETE:
         return 2 * bkv_space_index_reserve(s) + gc_reserve(s);
     default:
-        return 2 * bkv_space_index_reserve(s) + gc_reserve(s) + DELETE_RESERVE;
+        return 2 * bkv_space_index_reserve(s) + gc_reserve(s) + DELETE_RESERVE + s->nshards - 1;
     }
 }
 
@@ -237,6 +237,7 @@ int bkv_seg_open(struct bkv *s, enum bkv_stream stream, enum bkv_need need,
     };
     s->opened++;
     s->opened_large += stream == BKV_LARGE;
+    bkv_share_tell(s);
     bkv_collector_wake(s);
     return 0;
 }

@@ -76,23 +76,28 @@ static uint32_t find_usable(const struct bkv *s, uint32_t *out_bare)
 /* Gives clusters to the run of bare segments that begins at `first`. */
 static int allocate_run(struct rt_task *t, struct bkv *s, uint32_t first)
 {
-    uint32_t n = 1;
+    uint32_t n = 1, share;
     int rc;
 
     while (n < ALLOC_RUN && first + n < s->nsegs && bkv_seg_usable(s, &s->seg[first + n]) &&
            !(s->seg[first + n].allocated && s->seg[first + n].known))
         n++;
+    n = share = bkv_share_take(s, n);
+    if (n == 0)
+        return -ENOSPC;
     rc = blob_allocate(t, s->blob, clusters_of(s, first), clusters_of(s, n));
     if (rc == -ENOSPC && n > 1) {
         n = 1;
         rc = blob_allocate(t, s->blob, clusters_of(s, first), clusters_of(s, n));
     }
+    s->alloc_failed = rc == -ENOSPC;
     for (uint32_t i = 0; rc == 0 && i < n; i++) {
         struct bkv_seg *g = &s->seg[first + i];
 
         g->written = !s->prepare || (g->allocated && g->written);
         g->allocated = g->known = true;
     }
+    bkv_share_taken(s, share);
     return rc;
 }
 
@@ -144,7 +149,6 @@ static int supply_one(struct rt_task *t, struct bkv *s, const uint8_t *zeroes)
         s->supplying = 1;
         rc = allocate_run(t, s, bare);
         s->supplying = 0;
-        s->alloc_failed = rc == -ENOSPC;
         if (rc < 0)
             return rc;
         idx = bare;

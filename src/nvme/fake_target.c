@@ -564,6 +564,5 @@ void fake_notify(struct rt_task *t, struct fake *f)
         rt_sleep(t, NS_PER_MS);
     c->has_aer = false;
     fake_respond(t, c, c->aer_cid, 0,
-                 NVME_AER_DW0(NVME_AER_NOTICE, NVME_AER_NOTICE_NS_CHANGED, NVME_LID_CHANGED_NS),
-                 0);
+                 NVME_AER_DW0(NVME_AER_NOTICE, NVME_AER_NOTICE_NS_CHANGED, NVME_LID_CHANGED_NS), 0);
 }

@@ -105,6 +105,8 @@ int qw_engine_open(const char *path, uint64_t mem_bytes, struct qw_text *why)
     rc = qw_engine_run("SET allowed_directories=['/kvasir/']", NULL, why);
     if (rc == 0)
         rc = qw_engine_run("SET enable_external_access=false", NULL, why);
+    if (rc == 0)
+        rc = qw_table_begin(db, why);
     if (rc == 0 && duck.prepare(con, "SET lock_configuration=true", &lock) != DUCKDB_OK)
         rc = qw_engine_failed(duck.prepare_error(lock), why);
     return rc;

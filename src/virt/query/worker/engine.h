@@ -14,6 +14,8 @@ int qw_engine_open(const char *path, uint64_t mem_bytes, struct qw_text *why);
 int qw_engine_limit(uint64_t mem_bytes, struct qw_text *why);
 /** Sets it in any case, so that large pieces of memory that are free can be cut up again. */
 int qw_engine_give_back(uint64_t mem_bytes, struct qw_text *why);
+/** table.c: once, before the first query. */
+int qw_table_begin(duckdb_database db, struct qw_text *why);
 /** From here on no setting can be changed, whatever a statement manages to say. */
 int qw_engine_lock(struct qw_text *why);
 duckdb_connection qw_engine_con(void);

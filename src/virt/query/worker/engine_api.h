@@ -28,6 +28,10 @@ typedef struct duckdb_vector_s *duckdb_vector;
 typedef struct duckdb_type_s *duckdb_type;
 typedef struct duckdb_error_s *duckdb_error;
 typedef struct duckdb_arrow_options_s *duckdb_arrow_options;
+typedef struct duckdb_value_s *duckdb_value;
+typedef struct duckdb_replacement_s *duckdb_replacement;
+typedef void (*duckdb_replacement_fn)(duckdb_replacement, const char *table, void *arg);
+typedef void (*duckdb_delete_fn)(void *arg);
 typedef enum { DUCKDB_OK = 0, DUCKDB_ERROR = 1 } duckdb_state;
 
 typedef struct {
@@ -91,6 +95,19 @@ typedef struct {
       (duckdb_connection, duckdb_extracted, idx_t index, duckdb_prepared *))                       \
     X(const char *, extract_statements_error, (duckdb_extracted))                                  \
     X(void, destroy_extracted, (duckdb_extracted *))                                               \
+    X(void, add_replacement_scan,                                                                  \
+      (duckdb_database, duckdb_replacement_fn, void *arg, duckdb_delete_fn))                       \
+    X(void, replacement_scan_set_function_name, (duckdb_replacement, const char *))                \
+    X(void, replacement_scan_add_parameter, (duckdb_replacement, duckdb_value))                    \
+    X(duckdb_type, create_logical_type, (int type))                                                \
+    X(duckdb_type, create_struct_type, (duckdb_type * members, const char **names, idx_t n))       \
+    X(duckdb_value, create_varchar, (const char *))                                                \
+    X(duckdb_value, create_bool, (bool))                                                           \
+    X(duckdb_value, create_int64, (int64_t))                                                       \
+    X(duckdb_value, create_uint64, (uint64_t))                                                     \
+    X(duckdb_value, create_list_value, (duckdb_type, duckdb_value *, idx_t n))                     \
+    X(duckdb_value, create_struct_value, (duckdb_type, duckdb_value *))                            \
+    X(void, destroy_value, (duckdb_value *))                                                       \
     X(void, connection_get_arrow_options, (duckdb_connection, duckdb_arrow_options *))             \
     X(void, destroy_arrow_options, (duckdb_arrow_options *))                                       \
     X(duckdb_error, to_arrow_schema,                                                               \

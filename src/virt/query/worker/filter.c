@@ -239,18 +239,6 @@ static int walk_any(struct walk *w, const json_t *node)
     return rc;
 }
 
-/* Where its WITH does not reach (also in itself, without RECURSIVE), a name means something else
- * to the engine: a view of its own, if one has that name. */
-static bool is_engines_view(const char *folded)
-{
-    static const char *const starts[] = {"duckdb_", "pg_", "pragma_", "sqlite_"};
-
-    for (size_t i = 0; i < sizeof(starts) / sizeof(starts[0]); i++)
-        if (strncmp(folded, starts[i], strlen(starts[i])) == 0)
-            return true;
-    return false;
-}
-
 /* Only words: outside of its WITH a name like 'x.csv' would mean a file to the engine. */
 static int add_cte(struct walk *w, const json_t *node, const char *name)
 {
@@ -261,7 +249,9 @@ static int add_cte(struct walk *w, const json_t *node, const char *name)
             return refuse(w, node, "the name %.200s after WITH has to be a word", name);
     if (!name[0] || !fold(name, folded, sizeof(folded)))
         return refuse(w, node, "a name after WITH is empty or too long");
-    if (is_engines_view(folded))
+    /* Where its WITH does not reach (also in itself, without RECURSIVE), a name means something
+     * else to the engine: a view of its own, if one has that name. */
+    if (filter_engines_name(folded))
         return refuse(w, node, "the name %.200s after WITH is the engine's own: take another",
                       name);
     return json_object_set_new(w->ctes, folded, json_true()) < 0 ? -ENOMEM : 0;

@@ -32,6 +32,8 @@ struct filter_result {
  */
 int filter_statement(const char *ast, size_t len, struct filter_result *out);
 
+/** Whether a table's name begins as those of the engine's own views do. */
+bool filter_engines_name(const char *name);
 /** Whether a function of that name may be called; upper and lower case do not matter. */
 bool filter_function_allowed(const char *name);
 /** The same for FROM name(...). */

@@ -15,6 +15,7 @@
 #include "virt/query/worker/filter.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <strings.h>
 
 /* In the order of strcasecmp. */
@@ -116,6 +117,16 @@ static const char *const functions[] = {
 static const char *const table_functions[] = {
     "generate_series", "json_each", "json_tree", "range", "unnest",
 };
+
+bool filter_engines_name(const char *name)
+{
+    static const char *const starts[] = {"duckdb_", "pg_", "pragma_", "sqlite_"};
+
+    for (size_t i = 0; i < sizeof(starts) / sizeof(starts[0]); i++)
+        if (strncasecmp(name, starts[i], strlen(starts[i])) == 0)
+            return true;
+    return false;
+}
 
 static int compare(const void *key, const void *item)
 {

@@ -9,14 +9,23 @@
 
 /* Empty objects have no rows, and to find columns in them would fail; one of them stays where
  * there is no other. */
+bool qw_input_path(const struct qw_query *q, unsigned i, unsigned before, char *out, size_t size)
+{
+    if (q->objects[i].size == 0 && (i + 1 < q->nobjects || before > 0))
+        return false;
+    snprintf(out, size, QW_PATH_OBJECT "%u", i);
+    return true;
+}
+
 void qw_input_paths(FILE *f, const struct qw_query *q)
 {
     unsigned n = 0;
+    char path[64];
 
     fputc('[', f);
     for (unsigned i = 0; i < q->nobjects; i++)
-        if (q->objects[i].size || (i + 1 == q->nobjects && n == 0))
-            fprintf(f, "%s'" QW_PATH_OBJECT "%u'", n++ ? ", " : "", i);
+        if (qw_input_path(q, i, n, path, sizeof(path)))
+            fprintf(f, "%s'%s'", n++ ? ", " : "", path);
     fputc(']', f);
 }
 
@@ -25,7 +34,7 @@ const char *qw_input_compression(const char *compression)
     return strcmp(compression, "none") == 0 ? "uncompressed" : compression;
 }
 
-void qw_input_buffers(FILE *f, const struct qw_query *q, bool packed, bool long_lines)
+static struct qw_csv_sizes csv_sizes(const struct qw_query *q, bool packed, bool long_lines)
 {
     uint64_t line = long_lines ? 16u << 20 : 2u << 20, size = 2 * line, largest = 0;
 
@@ -37,8 +46,15 @@ void qw_input_buffers(FILE *f, const struct qw_query *q, bool packed, bool long_
         size = largest < 32768 ? 32768 : largest + 4096;
     if (line > size)
         line = size;
-    fprintf(f, ", max_line_size=%llu, buffer_size=%llu", (unsigned long long)line,
-            (unsigned long long)size);
+    return (struct qw_csv_sizes){line, size};
+}
+
+void qw_input_buffers(FILE *f, const struct qw_query *q, bool packed, bool long_lines)
+{
+    struct qw_csv_sizes s = csv_sizes(q, packed, long_lines);
+
+    fprintf(f, ", max_line_size=%llu, buffer_size=%llu", (unsigned long long)s.line,
+            (unsigned long long)s.buffer);
 }
 
 int qw_input_failed(int rc, const struct qw_query *q, struct qw_text *why)
@@ -58,6 +74,12 @@ int qw_input_failed(int rc, const struct qw_query *q, struct qw_text *why)
 static const char *text_of(const json_t *schema, const char *key)
 {
     return json_string_value(json_object_get(schema, key));
+}
+
+struct qw_csv_sizes qw_input_csv_sizes(const struct qw_query *q, const json_t *schema)
+{
+    return csv_sizes(q, strcmp(text_of(schema, "compression"), "none") != 0,
+                     json_is_true(json_object_get(schema, "long_lines")));
 }
 
 static void write_text(FILE *f, const json_t *schema, const char *key, const char *name)
@@ -171,6 +193,7 @@ const json_t *qw_input_schema(void)
 int qw_input_open(const struct qw_query *q, const struct qw_statement *s, struct qw_text *why)
 {
     json_t *known = q->known, *schema = known;
+    bool made = false;
     int rc = 0;
 
     used = NULL;
@@ -187,7 +210,9 @@ int qw_input_open(const struct qw_query *q, const struct qw_statement *s, struct
         rc = qw_engine_give_back(q->mem_bytes, why);
     if (rc == 0)
         set_packing(schema);
-    for (unsigned i = 0; rc == 0 && i < s->ntables; i++)
+    if (rc == 0 && qw_table_set(q, s, schema))
+        made = true;
+    for (unsigned i = 0; rc == 0 && !made && i < s->ntables; i++)
         rc = make_view(q, schema, s->tables[i], why);
     if (rc < 0)
         return qw_input_failed(rc, q, why);

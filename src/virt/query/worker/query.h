@@ -42,6 +42,8 @@ int qw_input_open(const struct qw_query *q, const struct qw_statement *s, struct
 /** What the objects are read as; NULL before that is known. */
 const json_t *qw_input_schema(void);
 
+/** The path of the i-th, when `before` of those before it have one; false: it has none. */
+bool qw_input_path(const struct qw_query *q, unsigned i, unsigned before, char *out, size_t size);
 /** The list of their paths, as SQL. */
 void qw_input_paths(FILE *f, const struct qw_query *q);
 
@@ -52,6 +54,18 @@ const char *qw_input_compression(const char *compression);
  * (-EBADMSG), and our statement is not shown.
  */
 int qw_input_failed(int rc, const struct qw_query *q, struct qw_text *why);
+
+struct qw_csv_sizes {
+    uint64_t line, buffer;
+};
+struct qw_csv_sizes qw_input_csv_sizes(const struct qw_query *q, const json_t *schema);
+
+/**
+ * table.c: whether the objects are the statement's table without a view. What is handed over has to
+ * stay.
+ */
+bool qw_table_set(const struct qw_query *q, const struct qw_statement *s, const json_t *of);
+void qw_table_unset(void);
 
 /** output.c: runs the statement and sends the answer. */
 int qw_output_run(const struct qw_query *q, const struct qw_statement *s, uint64_t *out_rows,

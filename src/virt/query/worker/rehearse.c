@@ -42,7 +42,9 @@ static int play(const void *bytes, size_t len, enum qw_format input, enum qw_for
 
     object = (struct qw_object){.name = "rehearsal", .size = len, .bytes = bytes};
     qw_objects_set(&object, 1, NULL);
-    rc = qw_statement_check(statement, &s, why);
+    rc = qw_engine_run("DROP VIEW IF EXISTS t", NULL, why);
+    if (rc == 0)
+        rc = qw_statement_check(statement, &s, why);
     if (rc == 0)
         rc = qw_input_open(&q, &s, why);
     if (rc == 0)
@@ -53,9 +55,10 @@ static int play(const void *bytes, size_t len, enum qw_format input, enum qw_for
 static int end_play(int rc, struct qw_text *why)
 {
     if (rc == 0)
-        rc = qw_engine_run("DROP VIEW t", NULL, why);
+        rc = qw_engine_run("DROP VIEW IF EXISTS t", NULL, why);
     qw_answer_rehearse(false);
     qw_objects_set(NULL, 0, NULL);
+    qw_table_unset();
     qw_files_reset();
     return rc;
 }

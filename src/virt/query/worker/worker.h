@@ -14,7 +14,7 @@
  *   files.c    the file calls of the engine, answered from object.c and the answer
  *   engine.c   the engine: opened once, statements run, errors told apart
  *   statement.c, filter.c   what the user may say
- *   input.c, schema.c, sniff.c, wide.c   objects as one table
+ *   input.c, table.c, schema.c, sniff.c, wide.c   objects as one table
  *   output.c, arrow.c       the answer's form
  */
 #ifndef KVASIR_QUERY_WORKER_H

@@ -427,6 +427,26 @@ static void test_schema_comes_back_broken(void **state)
     end(&q);
 }
 
+/* Also those that the engine has views, files and functions for are the object. */
+static void test_table_names(void **state)
+{
+    static const char *const names[] = {"tables",        "columns",    "duckdb_tables", "pg_class",
+                                        "sqlite_master", "range",      "\"a b.csv\"",   "Ada",
+                                        "s3object",      "kvasir_csv", "\"select\""};
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        char sql[128];
+        struct query q = {
+            .sql = sql, .input = "csv", .output = "csv", .objects = {text(people)}, .nobjects = 1};
+
+        snprintf(sql, sizeof(sql), "select id, name from %s x where id = 3", names[i]);
+        run(&q);
+        assert_string_equal(q.text, "");
+        assert_string_equal(q.answer, "3,Edsger\n");
+        end(&q);
+    }
+}
+
 static void test_schema_comes_back(void **state)
 {
     struct query first = {.sql = "select name from t where id = 3",
@@ -610,6 +630,7 @@ int main(void)
         cmocka_unit_test(test_arrow),
         cmocka_unit_test(test_describe),
         cmocka_unit_test(test_schema_comes_back_broken),
+        cmocka_unit_test(test_table_names),
         cmocka_unit_test(test_schema_comes_back),
         cmocka_unit_test(test_schema_given),
         cmocka_unit_test(test_bad_objects),

@@ -225,7 +225,8 @@ const struct cli_verb verb_check = {
         "--socket, and the name that the device has there. Prints one finding a line, then a sum. "
         "It ends with 7 when there are "
         "warnings or errors.\n\n"
-        "What stands below, the blobstore on the file or disk, `kvasir blob check` looks at.",
+        "What stands below, the blobstore on the file or disk, is checked as well, as `kvasir blob "
+        "check` does it; not while a daemon serves it, which changes it all the time.",
     .examples = "kvasir check blob:/srv/data.kv\n"
                 "kvasir check --socket /run/kvasird.sock demo\n"
                 "kvasir check --json --quick 'blob:/srv/data.kv?key_file=/etc/kvasir/key'",

@@ -2,6 +2,7 @@
 /* Looking at all shards: usage, check and counters are each shard's own, put together. */
 #include "kv/drivers/blobkv/shards.h"
 
+#include "blob/check.h"
 #include "kv/drivers/blobkv/check.h"
 
 #include <stdio.h>
@@ -77,6 +78,47 @@ static int check_one(struct rt_task *t, void *arg)
     return bkv_check(t, each->s, &opts, &c->report);
 }
 
+/* --- check: the blobstore below --------------------------------------------------------------- */
+
+static void found_below(void *arg, const struct blob_check_finding *f)
+{
+    static const enum kv_severity severity[] = {[BLOB_CHECK_NOTE] = KV_NOTE,
+                                                [BLOB_CHECK_WARNING] = KV_WARNING,
+                                                [BLOB_CHECK_ERROR] = KV_ERROR};
+    struct checking *c = arg;
+    const struct kv_finding with = {.severity = severity[f->severity],
+                                    .structure = f->structure,
+                                    .offset = f->offset,
+                                    .text = c->text};
+
+    /* What is no more than a note there is none of ours. */
+    if (f->severity == BLOB_CHECK_NOTE)
+        return;
+    c->report.warnings += f->severity == BLOB_CHECK_WARNING;
+    c->report.errors += f->severity == BLOB_CHECK_ERROR;
+    snprintf(c->text, sizeof(c->text), "the blobstore below: %s", f->text);
+    if (c->opts->found != NULL)
+        c->opts->found(c->opts->arg, &with);
+}
+
+/* Nobody changes it: it is open for reading. */
+static int check_below(struct rt_task *t, void *arg)
+{
+    struct bkv_each *each = arg;
+    struct blob_check_opts opts = {.found = found_below, .arg = each->arg};
+    CLEANUP(free_p) struct blob_check_report *rep = calloc(1, sizeof(*rep));
+    struct blk_chan *chan;
+    int rc = rep != NULL ? 0 : -ENOMEM;
+
+    if (rc == 0)
+        rc = blk_chan_get(t, blob_store_dev(each->s->lvs.bs), &chan);
+    if (rc < 0)
+        return rc;
+    rc = blob_check(t, chan, &opts, rep);
+    blk_chan_put(t, chan);
+    return rc == -ENODATA || rc == -ENOTSUP || rc == -EBADMSG ? 0 : rc; /* findings, too */
+}
+
 static void add_report(struct kv_check_report *to, const struct kv_check_report *one)
 {
     to->errors += one->errors;
@@ -94,19 +136,27 @@ int bkv_shards_check(struct rt_task *t, struct kv_dev *dev, const struct kv_chec
 {
     struct bkv_shards *set = kv_driver_dev(dev);
     CLEANUP(free_p) struct checking *c = calloc(1, sizeof(*c));
+    int rc = 0;
 
     if (c == NULL)
         return -ENOMEM;
     c->opts = opts;
     for (unsigned i = 0; i < set->n; i++) {
         struct bkv_each each = {.s = set->shard[i], .arg = c};
-        int rc = rt_on(t, each.s->reactor, check_one, &each);
 
+        rc = rt_on(t, each.s->reactor, check_one, &each);
         add_report(out, &c->report);
         if (rc < 0)
             return rc;
     }
-    return 0;
+    if (set->opts.read_only) {
+        struct bkv_each each = {.s = set->shard[0], .arg = c};
+
+        c->report = (struct kv_check_report){0};
+        rc = check_below(t, &each);
+        add_report(out, &c->report);
+    }
+    return rc;
 }
 
 /* --- counters --------------------------------------------------------------------------------- */

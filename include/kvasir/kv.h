@@ -281,7 +281,7 @@ struct kvasir_select {
     int header;         /* CSV input: KVASIR_HEADER_* */
     int header_out;     /* CSV output: names of the columns first */
     char delim, quote, escape; /* CSV input */
-    uint64_t timeout_ms;       /* at most the 60 s that hold without it */
+    uint64_t timeout_ms;       /* 0: 60 s; at most 5 minutes, or what a target says */
 };
 
 struct kvasir_select_result {
@@ -301,7 +301,7 @@ struct kvasir_select_result {
  * -EINVAL the statement, or it is not allowed; -ENOENT no such object; -EBADMSG an object is not
  * what the format says; -ENOMEM, -ETIMEDOUT, -EDQUOT a limit of memory, time, answer; -EAGAIN too
  * many wait; -ENOTSUP the engine or its program is not installed; -ESTALE an object changed while
- * it was read; -EPIPE the process died.
+ * it was read; -EPIPE the process died. On an event loop: kvasir_kv_select_submit().
  */
 KVASIR_API int kvasir_kv_select(struct kvasir_kv *kv, const struct kvasir_select *question,
                                 int (*data)(void *arg, const void *buf, size_t len), void *arg,

@@ -174,6 +174,40 @@ KVASIR_API int kvasir_blk_submit(struct kvasir_blk *blk, struct kvasir_op *op);
 /** Asks that an operation end soon. done() is still called, with -ECANCELED or as if not asked. */
 KVASIR_API void kvasir_cancel(struct kvasir_op *op);
 
+#define KVASIR_SELECT_WAIT 1 /* of data(): go on when kvasir_select_resume() is called */
+
+/**
+ * A question on a loop. The memory is the caller's and stays, with the question and all that it
+ * points to, until done() is called; from then on it may be used again or freed.
+ */
+struct kvasir_select_op {
+    struct kvasir_select question;
+    /**
+     * Takes the next bytes of the answer. 0: goes on. KVASIR_SELECT_WAIT: the query stands still,
+     * and the bytes stay, until it is resumed or cancelled: for a receiver that is slower. Less
+     * than 0: ends the query, and is its rc.
+     */
+    int (*data)(struct kvasir_select_op *op, const void *buf, size_t len);
+    void (*done)(struct kvasir_select_op *op);
+    void *user; /* the caller's own */
+    /* out */
+    int rc; /* as kvasir_kv_select(); inside done() kvasir_error() has the text */
+    struct kvasir_select_result result;
+    /* The library's own. */
+    void *opaque[4];
+};
+
+/**
+ * Begins it; data() and done() are called from later turns, never inside. 0, or -EINVAL, -ENOMEM,
+ * and it has not begun.
+ */
+KVASIR_API int kvasir_kv_select_submit(struct kvasir_kv *kv, struct kvasir_select_op *op);
+/** After KVASIR_SELECT_WAIT. */
+KVASIR_API void kvasir_select_resume(struct kvasir_select_op *op);
+/** Asks that it end soon, before done(). done() is still called; data() is not, and what a waiting
+ * one was given is gone. */
+KVASIR_API void kvasir_select_cancel(struct kvasir_select_op *op);
+
 #ifdef __cplusplus
 }
 #endif

@@ -9,7 +9,7 @@
 #include "kvasir/kvasir.h"
 
 #include "blk/blk.h"
-#include "kv/kv.h"
+#include "kv/select.h"
 
 #include <assert.h>
 
@@ -37,8 +37,21 @@ void capi_leave(void);
 /** Runs fn as a task there and waits. -EDEADLK inside a callback. Sets no text. */
 int capi_call(rt_task_fn fn, void *arg);
 struct query_service;
-/** The query service of the library's runtime, started when it is first asked for. */
-int capi_query_service(struct rt_task *t, struct query_service **out_svc, struct err *why);
+/** The query service of a runtime of one reactor, started when it is first asked for. */
+struct capi_queries {
+    struct query_service *svc;
+    bool starting;
+    struct rt_cond started;
+};
+/** That of the library's own runtime. */
+struct capi_queries *capi_lib_queries(void);
+void capi_queries_end(struct rt_task *t, struct capi_queries *queries);
+
+struct kvasir_loop {
+    struct rt *rt;
+    unsigned kvs; /* that are open */
+    struct capi_queries queries;
+};
 
 /* Shared by both forms; tasks. On failure nothing is open. */
 int capi_kv_open(struct rt_task *t, const char *uri, struct kvasir_kv *kv, struct err *why);
@@ -56,6 +69,14 @@ struct capi_request {
 };
 /** Submits it and waits. Sets the text. */
 int capi_run(struct capi_request *c);
+
+/** A question as the layers have it, in `keys` those of its objects. -EINVAL with text. */
+int capi_select_understand(const struct kvasir_select *q, struct bytes *keys,
+                           struct kv_select *out);
+/** Where it can be asked: on the device, else here. */
+int capi_select_run(struct rt_task *t, const struct kvasir_kv *kv, struct capi_queries *queries,
+                    const struct kv_select *q, struct kv_select_result *res, struct err *why);
+void capi_select_result(const struct kv_select_result *res, struct kvasir_select_result *out);
 
 /** Bytes to blocks. -EINVAL when they are no multiple. */
 int capi_blocks(const struct kvasir_blk *blk, uint64_t off, uint64_t len, uint64_t *out_lba,

@@ -712,10 +712,149 @@ static void test_select(void **state)
     assert_int_equal(kvasir_close_kv(kv), 0);
 }
 
+/* --- questions on a loop ---------------------------------------------------------------------- */
+
+static struct {
+    struct kvasir_loop *loop;
+    struct kvasir_kv *kv;
+    struct kvasir_op put;
+    char text[1 << 20];
+    size_t len;
+    unsigned pieces;
+    int answer, open, stored, done, waits, closed;
+    char error[512];
+} ls;
+
+static void ls_opened(void *arg, int rc, struct kvasir_kv *kv)
+{
+    ls.kv = kv;
+    ls.open = rc == 0 ? 1 : -1;
+}
+
+static void ls_stored(struct kvasir_op *op)
+{
+    ls.stored = op->rc == 0 ? 1 : -1;
+}
+
+static void ls_closed(void *arg)
+{
+    ls.closed = 1;
+}
+
+static int ls_hear(struct kvasir_select_op *op, const void *buf, size_t len)
+{
+    assert_true(len <= sizeof(ls.text) - ls.len);
+    memcpy(ls.text + ls.len, buf, len);
+    ls.len += len;
+    ls.pieces++;
+    ls.waits += ls.answer == KVASIR_SELECT_WAIT;
+    return ls.answer;
+}
+
+static void ls_done(struct kvasir_select_op *op)
+{
+    snprintf(ls.error, sizeof(ls.error), "%s", op->rc < 0 ? kvasir_error() : "");
+    ls.done = 1;
+}
+
+static int ls_ask(struct kvasir_select_op *op, const char *sql, int answer)
+{
+    int rc;
+
+    op->question.sql = sql;
+    ls.len = ls.pieces = 0;
+    ls.done = ls.waits = 0;
+    ls.answer = answer;
+    rc = kvasir_kv_select_submit(ls.kv, op);
+    assert_int_equal(ls.pieces + (unsigned)ls.done, 0); /* never inside */
+    return rc;
+}
+
+static void select_loop(void **state)
+{
+    static const char csv[] = "name,age\nann,30\nbob,40\n";
+    struct kvasir_key key = {"people", 6};
+    struct kvasir_select_op op = {
+        .question = {.keys = &key, .nkeys = 1, .input = "csv"}, .data = ls_hear, .done = ls_done};
+    const char *many = "select range from range(60000), s3object order by 1";
+
+    (void)state;
+    assert_int_equal(kvasir_loop_new(&ls.loop), 0);
+    assert_int_equal(kvasir_loop_open_kv(ls.loop, "mem:?size=16M", ls_opened, NULL), 0);
+    turn_until(ls.loop, &ls.open, 1);
+    ls.put = (struct kvasir_op){.code = KVASIR_OP_PUT,
+                                .key = "people",
+                                .key_len = 6,
+                                .buf = (void *)(uintptr_t)csv,
+                                .len = strlen(csv),
+                                .done = ls_stored};
+    assert_int_equal(kvasir_kv_submit(ls.kv, &ls.put), 0);
+    turn_until(ls.loop, &ls.stored, 1);
+    assert_int_equal(ls_ask(&op, "select name from s3object where age > 35", 0), 0);
+    turn_until(ls.loop, &ls.done, 1);
+    if (op.rc == -ENOTSUP)
+        print_message("skipped: %s\n", ls.error);
+    if (op.rc != -ENOTSUP) {
+        assert_string_equal(ls.error, "");
+        assert_int_equal(op.rc, 0);
+        assert_int_equal(ls.len, 4);
+        assert_memory_equal(ls.text, "bob\n", 4);
+        assert_int_equal(op.result.rows, 1);
+        assert_int_equal(op.result.object_bytes, strlen(csv));
+        /* A receiver that is slow: nothing comes until it says so. */
+        assert_int_equal(ls_ask(&op, many, KVASIR_SELECT_WAIT), 0);
+        for (int n = 1; n <= 2; n++) {
+            turn_until(ls.loop, &ls.waits, n);
+            for (int i = 0; i < 20; i++)
+                kvasir_loop_turn(ls.loop);
+            assert_int_equal(ls.pieces, n);
+            kvasir_select_resume(&op);
+        }
+        ls.answer = 0;
+        turn_until(ls.loop, &ls.done, 1);
+        assert_int_equal(op.rc, 0);
+        assert_true(ls.pieces > 2);
+        assert_memory_equal(ls.text, "0\n0\n1\n1\n", 8);
+        assert_memory_equal(ls.text + ls.len - 12, "59999\n59999\n", 12);
+        /* Enough. */
+        assert_int_equal(ls_ask(&op, many, -EFBIG), 0);
+        turn_until(ls.loop, &ls.done, 1);
+        assert_int_equal(op.rc, -EFBIG);
+        assert_int_equal(ls.pieces, 1);
+        /* Cancelled while it waits, while it runs, and before it has begun. */
+        for (int when = 0; when < 3; when++) {
+            assert_int_equal(ls_ask(&op, many, KVASIR_SELECT_WAIT), 0);
+            if (when == 0)
+                turn_until(ls.loop, &ls.waits, 1);
+            else if (when == 1)
+                kvasir_loop_turn(ls.loop);
+            kvasir_select_cancel(&op);
+            kvasir_select_cancel(&op);
+            turn_until(ls.loop, &ls.done, 1);
+            assert_int_equal(op.rc, -ECANCELED);
+            assert_int_equal(ls.pieces, when == 0);
+        }
+        assert_int_equal(ls_ask(&op, "select nothing from s3object", 0), 0);
+        turn_until(ls.loop, &ls.done, 1);
+        assert_int_equal(op.rc, -EINVAL);
+        assert_non_null(strstr(ls.error, "nothing"));
+        key.len = 3;
+        assert_int_equal(ls_ask(&op, "select 1 from s3object", 0), 0);
+        turn_until(ls.loop, &ls.done, 1);
+        assert_int_equal(op.rc, -ENOENT);
+        op.question.input = "tape";
+        assert_int_equal(ls_ask(&op, "select 1 from s3object", 0), -EINVAL);
+    }
+    assert_int_equal(kvasir_loop_close_kv(ls.kv, ls_closed, NULL), 0);
+    turn_until(ls.loop, &ls.closed, 1);
+    kvasir_loop_free(ls.loop);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_select),
+        cmocka_unit_test(select_loop),
         cmocka_unit_test(kv_in_the_process),
         cmocka_unit_test(kv_over_nvme_tcp),
         cmocka_unit_test(streams),

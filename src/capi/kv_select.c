@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * SELECT, synchronous. The query is a task on the library's reactor; its answer is handed to the
- * calling thread a piece at a time, and the query waits until that has dealt with it.
+ * SELECT: what both forms share, and the synchronous one. There the query is a task on the
+ * library's reactor; its answer is handed to the calling thread a piece at a time, and the query
+ * waits until that has dealt with it.
  */
 #include "capi/capi.h"
 
@@ -41,18 +42,50 @@ static int give(struct rt_task *t, void *arg, const void *buf, size_t len)
     return c->piece_rc;
 }
 
+static int queries_get(struct rt_task *t, struct capi_queries *q, struct err *why)
+{
+    int rc = 0;
+
+    while (q->starting && rc == 0)
+        rc = rt_cond_wait(t, &q->started);
+    if (rc < 0 || q->svc != NULL)
+        return rc;
+    q->starting = true;
+    rc = query_service_new(t, NULL, &q->svc, why);
+    q->starting = false;
+    rt_cond_wake_all(&q->started);
+    return rc;
+}
+
+int capi_select_run(struct rt_task *t, const struct kvasir_kv *kv, struct capi_queries *queries,
+                    const struct kv_select *q, struct kv_select_result *res, struct err *why)
+{
+    int rc = kv_select_push(t, kv->chan, q, res, why);
+
+    if (rc != -ENOTSUP) {
+        res->pushed = true;
+        return rc;
+    }
+    rc = queries_get(t, queries, why);
+    return rc < 0 ? rc : query_select(t, queries->svc, kv->chan, q, res, why);
+}
+
+void capi_select_result(const struct kv_select_result *res, struct kvasir_select_result *out)
+{
+    *out = (struct kvasir_select_result){
+        .rows = res->rows,
+        .result_bytes = res->result_bytes,
+        .object_bytes = res->object_bytes,
+        .read_bytes = res->read_bytes,
+        .pushed = res->pushed,
+    };
+}
+
 static int query_task(struct rt_task *t, void *arg)
 {
     struct call *c = arg;
-    struct query_service *svc;
-    int rc = kv_select_push(t, c->kv->chan, &c->q, &c->res, &c->why);
 
-    if (rc != -ENOTSUP) {
-        c->res.pushed = true;
-        return rc;
-    }
-    rc = capi_query_service(t, &svc, &c->why);
-    return rc < 0 ? rc : query_select(t, svc, c->kv->chan, &c->q, &c->res, &c->why);
+    return capi_select_run(t, c->kv, capi_lib_queries(), &c->q, &c->res, &c->why);
 }
 
 static void query_done(struct rt_req *req)
@@ -96,8 +129,10 @@ static int format(const char *name, const char *otherwise, enum kv_select_format
     return kv_select_format_parse(bytes_of_str(name != NULL ? name : otherwise), out);
 }
 
-static int understand(const struct kvasir_select *q, struct bytes *keys, struct kv_select *out)
+int capi_select_understand(const struct kvasir_select *q, struct bytes *keys, struct kv_select *out)
 {
+    if (q->nkeys > KV_SELECT_KEYS_MAX)
+        return capi_fail(-EINVAL, "too many objects");
     *out = (struct kv_select){
         .keys = keys,
         .nkeys = (unsigned)q->nkeys,
@@ -152,24 +187,16 @@ int kvasir_kv_select(struct kvasir_kv *kv, const struct kvasir_select *q,
         return capi_fail(-EINVAL, "the device was opened for an event loop");
     if (kv->snap != NULL)
         return capi_fail(-EINVAL, "a snapshot cannot be asked: ask its device");
-    if (q->nkeys > KV_SELECT_KEYS_MAX)
-        return capi_fail(-EINVAL, "too many objects");
-    keys = calloc(MAX(q->nkeys, 1u), sizeof(*keys));
+    keys = calloc(MIN(q->nkeys, (size_t)KV_SELECT_KEYS_MAX) + 1, sizeof(*keys));
     c = calloc(1, sizeof(*c));
     if (keys == NULL || c == NULL)
         return capi_fail(-ENOMEM, NULL);
     *c = (struct call){.kv = kv, .res.data = give, .res.arg = c};
-    rc = understand(q, keys, &c->q);
+    rc = capi_select_understand(q, keys, &c->q);
     if (rc < 0)
         return rc;
     rc = run(c, data, arg);
     if (out_result != NULL)
-        *out_result = (struct kvasir_select_result){
-            .rows = c->res.rows,
-            .result_bytes = c->res.result_bytes,
-            .object_bytes = c->res.object_bytes,
-            .read_bytes = c->res.read_bytes,
-            .pushed = c->res.pushed,
-        };
+        capi_select_result(&c->res, out_result);
     return rc;
 }

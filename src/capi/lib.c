@@ -16,9 +16,7 @@ static struct {
     struct rt *rt;
     unsigned users;
     /* Of the runtime's reactor. */
-    struct query_service *queries;
-    bool queries_starting;
-    struct rt_cond queries_started;
+    struct capi_queries queries;
 } lib = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 const char *kvasir_version(void)
@@ -60,34 +58,28 @@ int capi_enter(void)
     return rc < 0 ? capi_fail(rc, why.text) : 0;
 }
 
+struct capi_queries *capi_lib_queries(void)
+{
+    return &lib.queries;
+}
+
+void capi_queries_end(struct rt_task *t, struct capi_queries *queries)
+{
+    query_service_free(t, take_ptr(&queries->svc));
+}
+
 static int end_queries(struct rt_task *t, void *arg)
 {
     (void)arg;
-    query_service_free(t, take_ptr(&lib.queries));
+    capi_queries_end(t, &lib.queries);
     return 0;
-}
-
-int capi_query_service(struct rt_task *t, struct query_service **out_svc, struct err *why)
-{
-    int rc = 0;
-
-    while (lib.queries_starting && rc == 0)
-        rc = rt_cond_wait(t, &lib.queries_started);
-    if (rc == 0 && lib.queries == NULL) {
-        lib.queries_starting = true;
-        rc = query_service_new(t, NULL, &lib.queries, why);
-        lib.queries_starting = false;
-        rt_cond_wake_all(&lib.queries_started);
-    }
-    *out_svc = lib.queries;
-    return rc;
 }
 
 void capi_leave(void)
 {
     pthread_mutex_lock(&lib.lock);
     must(lib.users > 0);
-    if (lib.users == 1 && lib.queries != NULL)
+    if (lib.users == 1 && lib.queries.svc != NULL)
         rt_call(lib.rt, 0, end_queries, NULL);
     if (--lib.users == 0)
         rt_stop(take_ptr(&lib.rt));

@@ -4,10 +4,6 @@
 
 #include <stdlib.h>
 
-struct kvasir_loop {
-    struct rt *rt;
-};
-
 /* What an operation needs below, in kvasir_op.opaque. */
 struct op_inner {
     union {
@@ -88,9 +84,13 @@ static void change_free(struct change *c)
 static int open_task(struct rt_task *t, void *arg)
 {
     struct change *c = arg;
+    int rc;
 
-    return c->kv != NULL ? capi_kv_open(t, c->uri, c->kv, &c->why)
-                         : capi_blk_open(t, c->uri, c->blk, &c->why);
+    if (c->kv == NULL)
+        return capi_blk_open(t, c->uri, c->blk, &c->why);
+    rc = capi_kv_open(t, c->uri, c->kv, &c->why);
+    c->kv->loop->kvs += rc == 0;
+    return rc;
 }
 
 static void open_done(struct rt_req *req)
@@ -158,10 +158,13 @@ static int close_task(struct rt_task *t, void *arg)
 {
     struct change *c = arg;
 
-    if (c->kv != NULL)
-        capi_kv_close(t, c->kv);
-    else
+    if (c->kv == NULL) {
         capi_blk_close(t, c->blk);
+        return 0;
+    }
+    capi_kv_close(t, c->kv);
+    if (--c->kv->loop->kvs == 0)
+        capi_queries_end(t, &c->kv->loop->queries);
     return 0;
 }
 

@@ -6,9 +6,10 @@
 #ifndef KVASIR_TESTS_BLK_SUITE_H
 #define KVASIR_TESTS_BLK_SUITE_H
 
+#include "check.h"
+
 #include "blk/blk.h"
 
-#include <stdio.h>
 
 struct suite {
     const char *uri;
@@ -36,26 +37,6 @@ int blk_suite_run(struct rt_task *t, struct suite *s);
 extern const struct suite_test blk_basic_tests[];   /* NULL name ends the table */
 extern const struct suite_test blk_history_tests[];
 extern const struct suite_test blk_race_tests[];
-
-#define CHECK(cond)                                                                                \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                             \
-            return -EPROTO;                                                                        \
-        }                                                                                          \
-    } while (0)
-
-/** CHECK that a call returned what it should, telling what it did. */
-#define CHECK_RC(call, wanted)                                                                     \
-    do {                                                                                           \
-        int got_ = (call);                                                                         \
-        int wanted_ = (wanted);                                                                    \
-        if (got_ != wanted_) {                                                                     \
-            fprintf(stderr, "%s:%d: %s is %d (%s), not %d\n", __FILE__, __LINE__, #call, got_,     \
-                    err_str(got_), wanted_);                                                       \
-            return -EPROTO;                                                                        \
-        }                                                                                          \
-    } while (0)
 
 struct rng {
     uint64_t state;

@@ -7,11 +7,12 @@
 #ifndef KVASIR_TESTS_KV_SUITE_H
 #define KVASIR_TESTS_KV_SUITE_H
 
+#include "check.h"
+
 #include "kv/kv.h"
 
 #include "base/map.h"
 
-#include <stdio.h>
 
 struct kvs {
     const char *uri;
@@ -44,26 +45,6 @@ extern const struct kvs_test kvs_basic_tests[]; /* NULL name ends the table */
 extern const struct kvs_test kvs_history_tests[];
 extern const struct kvs_test kvs_list_tests[];
 extern const struct kvs_test kvs_race_tests[];
-
-#define CHECK(cond)                                                                                \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                             \
-            return -EPROTO;                                                                        \
-        }                                                                                          \
-    } while (0)
-
-/** CHECK that a call returned what it should, telling what it did. */
-#define CHECK_RC(call, wanted)                                                                     \
-    do {                                                                                           \
-        int got_ = (call);                                                                         \
-        int wanted_ = (wanted);                                                                    \
-        if (got_ != wanted_) {                                                                     \
-            fprintf(stderr, "%s:%d: %s is %d (%s), not %d\n", __FILE__, __LINE__, #call, got_,     \
-                    got_ < 0 ? err_str(got_) : "", wanted_);                                       \
-            return -EPROTO;                                                                        \
-        }                                                                                          \
-    } while (0)
 
 struct kvs_rng {
     uint64_t state;

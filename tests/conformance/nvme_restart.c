@@ -8,15 +8,15 @@
  * has to succeed; what was answered has to have happened, once; what was answered -ECONNRESET may
  * have happened or not, and nothing else.
  */
+#include "check.h"
 #include "nvme_target.h"
+#include "program.h"
 
 #include "base/map.h"
 
-#include <getopt.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #define WORKERS 8
 #define SLOTS 16 /* blocks, or keys, of one worker */
@@ -217,22 +217,6 @@ struct worker {
     uint64_t rng;
 };
 
-#define CHECK(cond)                                                                                \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                             \
-            return -EPROTO;                                                                        \
-        }                                                                                          \
-    } while (0)
-#define CHECK_RC(call, wanted)                                                                     \
-    do {                                                                                           \
-        int got_ = (call);                                                                         \
-        if (got_ != (wanted)) {                                                                    \
-            fprintf(stderr, "%s:%d: %s is %d (%s), not %d\n", __FILE__, __LINE__, #call, got_,     \
-                    err_str(got_), (wanted));                                                      \
-            return -EPROTO;                                                                        \
-        }                                                                                          \
-    } while (0)
 #define CHECK_0(call) CHECK_RC(call, 0)
 
 static uint64_t next(uint64_t *state)
@@ -464,41 +448,25 @@ static int run_task(struct rt_task *t, void *arg)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"seed", required_argument, NULL, 's'},      {"backend", required_argument, NULL, 'b'},
-        {"params", required_argument, NULL, 'p'},    {"seconds", required_argument, NULL, 'n'},
-        {"kv-params", required_argument, NULL, 'k'}, {NULL, 0, NULL, 0},
+    struct program p = {
+        .takes = " seed backend params kv-params seconds ",
+        .cfg = {.reactors = 1, .poll = RT_POLL_NEVER, .buf_bytes = 16 * MIB},
+        .params = "hdgst=no",
+        .kv_params = "vendor=yes",
+        .seconds = 4,
     };
-    struct rt_config cfg = {.reactors = 1, .poll = RT_POLL_NEVER, .buf_bytes = 16 * MIB};
-    static struct run r = {.params = "hdgst=no", .kv_params = "vendor=yes", .seconds = 4};
-    struct timespec now;
-    struct err why = {""};
+    static struct run r;
     int rc;
 
-    clock_gettime(CLOCK_REALTIME, &now);
-    r.seed = (uint64_t)now.tv_nsec ^ (uint64_t)now.tv_sec << 20;
-    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        if (c == 's')
-            r.seed = strtoull(optarg, NULL, 0);
-        else if (c == 'p')
-            r.params = optarg;
-        else if (c == 'k')
-            r.kv_params = optarg;
-        else if (c == 'n')
-            r.seconds = (unsigned)strtoul(optarg, NULL, 0);
-        else if (c == 'b')
-            cfg.backend = strcmp(optarg, "epoll") == 0 ? RT_BACKEND_EPOLL : RT_BACKEND_URING;
-        else
-            return 2;
-    }
+    if (!program_args(&p, argc, argv))
+        return 2;
+    r.seed = p.seed;
+    r.params = p.params;
+    r.kv_params = p.kv_params;
+    r.seconds = p.seconds;
     r.blk_target.blk_uri = "mem:?size=16M";
     r.kv_target.kv_uri = "mem:?size=64M";
-    printf("seed %llu\n", (unsigned long long)r.seed);
-    rc = rt_run(&cfg, run_task, &r, &why);
-    printf("%llu requests, %llu of unknown outcome\n", (unsigned long long)r.ops,
-           (unsigned long long)r.unknown);
-    if (rc < 0)
-        fprintf(stderr, "failed: %d %s%s; again with --seed %llu\n", rc, why.text, r.why.text,
-                (unsigned long long)r.seed);
-    return rc < 0 ? (why.text[0] != '\0' && cfg.backend == RT_BACKEND_URING ? 77 : 1) : 0;
+    rc = program_run(&p, run_task, &r, &r.ops, &r.why);
+    printf("%llu of unknown outcome\n", (unsigned long long)r.unknown);
+    return rc;
 }

@@ -13,8 +13,8 @@
 #include <sys/uio.h>
 
 enum rt_io_op {
-    RT_IO_READV,     /* fd, iov, iovcnt, off; rc = bytes, may be short */
-    RT_IO_WRITEV,    /* fd, iov, iovcnt, off; rc = bytes, may be short */
+    RT_IO_READV,     /* fd, iov, iovcnt, off; len: of all, or 0; rc = bytes, may be short */
+    RT_IO_WRITEV,    /* the same */
     RT_IO_FSYNC,     /* fd */
     RT_IO_FDATASYNC, /* fd */
     RT_IO_FALLOCATE, /* fd, flags (FALLOC_FL_*), off, len */

@@ -21,7 +21,8 @@
 
 #define SQ_ENTRIES 512
 #define CQ_ENTRIES 8192
-#define FILE_BATCH 8u /* so many I/Os wait for the end of a turn at most */
+#define FILE_BATCH 8u                 /* so many I/Os wait for the end of a turn at most */
+#define FILE_LARGE_BYTES (256u << 10) /* and none that moves so much */
 
 /* Buffers that the kernel keeps mapped, by chunks, as they are used. */
 #define FIXED_CHUNK_BYTES (256 * KIB)
@@ -388,6 +389,11 @@ static bool prep(struct uring *u, struct rt_io *io)
     return true;
 }
 
+static bool is_data(const struct rt_io *io)
+{
+    return io->op == RT_IO_READV || io->op == RT_IO_WRITEV;
+}
+
 static void uring_io_submit(struct rt_reactor *r, struct rt_io *io)
 {
     struct uring *u = uring_of(r);
@@ -397,8 +403,8 @@ static void uring_io_submit(struct rt_reactor *r, struct rt_io *io)
         return;
     }
     /* The device works while this thread goes on with its turn: else it has much at once, and
-     * nothing in between. */
-    if (u->to_submit >= FILE_BATCH) {
+     * nothing in between. Who moves much has checksums to compute as well. */
+    if (u->to_submit >= FILE_BATCH || (is_data(io) && io->len >= FILE_LARGE_BYTES)) {
         u->to_submit = 0;
         io_uring_submit(&u->ring);
     }

@@ -90,6 +90,7 @@ struct bkv_op {
     bool must_be_there; /* a delete that answers -ENOENT */
     bool holds;         /* LARGE: its extents are counted as held (bkv_large_place), and become
                            live with it; when it fails they stay held */
+    bool unflushed;     /* LARGE: its chunks are written, and the flush of its block is theirs */
     uint64_t if_version;
     uint64_t keep_seq;  /* the record is a moved one and keeps this number; else 0 */
     const struct iovec *iov; /* the value; LARGE: value_id and extents, or lists of them */

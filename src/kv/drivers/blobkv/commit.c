@@ -433,6 +433,7 @@ static uint32_t encode(struct bkv *s, struct bkv_block *b, uint64_t addr, uint32
             .iovcnt = op->iovcnt,
             .value_bytes = op->value_bytes,
             .value_len = op->value_len,
+            .flags = op->unflushed ? BKV_F_UNFLUSHED : 0,
         };
         int len;
 

@@ -107,6 +107,9 @@ enum bkv_type {
 #define BKV_F_SEALED 4u /* encrypted: nonce, then key and value, then tag; stored_len counts nonce
                            and tag; bytes 4 to 31 of the head are authenticated with them */
 #define BKV_F_KNOWN 7u
+#define BKV_F_UNFLUSHED 8u /* LARGE: its chunks had been written, and not flushed, when the record
+                              was: where that is not known to be durable they have to be looked at */
+#define BKV_UNFLUSHED_MAX (8u << 20) /* no such value is longer */
 
 struct bkv_record {
     le32 crc;        /*  0  of all that follows: head, key, stored value */
@@ -204,7 +207,8 @@ static_assert(sizeof(struct bkv_list_ref) == 32, "list");
 #define BKV_INCOMPAT_SEALED 4u /* records, leaves and checkpoints are encrypted */
 #define BKV_INCOMPAT_LISTS 8u  /* values may have lists of extents */
 #define BKV_INCOMPAT_SHARDS 16u /* one of several shards: bkv_super.shards counts */
-#define BKV_INCOMPAT_KNOWN 31u
+#define BKV_INCOMPAT_UNFLUSHED 32u /* records may have BKV_F_UNFLUSHED */
+#define BKV_INCOMPAT_KNOWN 63u
 
 struct bkv_position {
     le32 segment; /* 0: the stream has none open */

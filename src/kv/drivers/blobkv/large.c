@@ -5,7 +5,8 @@
 
 #define WRITE_BUFS 8u
 #define READ_BUFS 8u
-#define WRITES_MAX 4u /* of one value at a time */
+#define WRITES_MAX 4u              /* of one value at a time */
+#define UNFLUSHED_BYTES (32 * MIB) /* of values that one block has at most without a flush before */
 
 #define MEM_BYTES ((size_t)BKV_CHUNK_HEAD_MAX + BKV_CHUNK_MAX + BKV_PAGE_BYTES)
 
@@ -419,17 +420,36 @@ int bkv_large_finish(struct rt_task *t, struct bkv_large_out *w, struct bkv_op *
     return 0;
 }
 
+/* Whether one flush may do for chunks and record: then, after a crash, who opens the store has to
+ * read all that may be in the last block. That is to be little, and announced in the super slot. */
+static bool is_one_flush_enough(struct bkv_large_out *w, const struct bkv_op *op)
+{
+    struct bkv *s = w->s;
+
+    if ((le32_get(s->super.incompat) & BKV_INCOMPAT_UNFLUSHED) == 0) {
+        s->incompat |= BKV_INCOMPAT_UNFLUSHED; /* the next checkpoint writes it */
+        return false;
+    }
+    return s->opts.sync && op->keep_seq == 0 && w->nlists == 0 && w->len <= BKV_UNFLUSHED_MAX &&
+           s->large->unflushed + w->len <= UNFLUSHED_BYTES;
+}
+
 int bkv_large_commit(struct rt_task *t, struct bkv_large_out *w, struct bkv_op *op)
 {
     struct bkv_op flush = {0};
+    struct bkv_large *l = w->s->large;
+    uint64_t len = w->len;
     struct iovec iov;
     int rc = bkv_large_finish(t, w, op, &iov);
 
+    op->unflushed = rc == 0 && is_one_flush_enough(w, op);
     /* The committer flushes once for all who wait, records and chunks. */
-    if (rc == 0)
+    if (rc == 0 && !op->unflushed)
         rc = bkv_commit(t, w->s, &flush);
+    l->unflushed += op->unflushed ? len : 0;
     if (rc == 0)
         rc = bkv_commit(t, w->s, op);
+    l->unflushed -= op->unflushed ? len : 0;
     if (rc < 0) {
         bkv_large_abort(t, w);
         return rc;

@@ -58,6 +58,7 @@ struct bkv_chunk_pool {
 struct bkv_large {
     struct bkv_chunk_pool writes, reads;
     unsigned writing; /* buffers on their way to the device */
+    uint64_t unflushed; /* bytes of values whose records wait for the flush that is theirs, too */
     uint8_t *scratch; /* one chunk, for compression; nobody waits while using it */
     uint32_t chunk_bytes, huge_bytes, align;
     uint32_t extents_max;  /* that a record names itself */

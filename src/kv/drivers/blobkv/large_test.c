@@ -394,32 +394,40 @@ static void close_store(struct rt_task *t, struct test *x)
     kv_close(t, x->kv);
 }
 
-/* The device as it is now, as after a crash: everything acknowledged is there, and exact. */
-static int check_crash(struct rt_task *t, struct test *x)
+/* Opens the device as it is now, as after a crash, as *copy; its URI is in `uri` (256 bytes). */
+static int open_crashed(struct rt_task *t, struct test *x, struct test *copy, char *uri,
+                        struct blk_dev **out_dev)
 {
     uint32_t step = MIB / blk_info(x->blk)->block_bytes;
     uint64_t n = blk_info(x->blk)->nblocks;
     struct blk_chan *from, *to;
-    struct test copy = *x;
-    struct blk_dev *dev;
-    char uri[256];
-    int rc;
 
-    snprintf(uri, sizeof(uri), "%s", x->dev_uri);
+    *copy = *x;
+    snprintf(uri, 256, "%s", x->dev_uri);
     memcpy(strstr(uri, "large"), "other", 5);
-    CHECK_OK(blk_open(t, uri, &dev, NULL));
+    CHECK_OK(blk_open(t, uri, out_dev, NULL));
     CHECK_OK(blk_chan_get(t, x->blk, &from));
-    CHECK_OK(blk_chan_get(t, dev, &to));
+    CHECK_OK(blk_chan_get(t, *out_dev, &to));
     for (uint64_t at = 0; at < n; at += step) {
         CHECK_OK(blk_read(t, from, x->buf, at, step));
         CHECK_OK(blk_write(t, to, x->buf, at, step, 0));
     }
     blk_chan_put(t, from);
     blk_chan_put(t, to);
-    snprintf(uri, sizeof(uri), "%s", x->uri);
+    snprintf(uri, 256, "%s", x->uri);
     memcpy(strstr(uri, "large"), "other", 5);
-    copy.uri = uri;
-    rc = open_store(t, &copy);
+    copy->uri = uri;
+    return open_store(t, copy);
+}
+
+/* Everything acknowledged is there, and exact. */
+static int check_crash(struct rt_task *t, struct test *x)
+{
+    struct blk_dev *dev;
+    struct test copy;
+    char uri[256];
+    int rc = open_crashed(t, x, &copy, uri, &dev);
+
     if (rc == 0) {
         rc = verify(t, &copy);
         close_store(t, &copy);
@@ -520,6 +528,80 @@ static int bit_rot(struct rt_task *t, struct test *x)
     bkv_extents_free(&e);
     free(page);
     rt_buf_put(buf);
+    close_store(t, x);
+    return 0;
+}
+
+/* Turns a byte of the data of a key's value over. */
+static int damage(struct rt_task *t, struct test *x, unsigned k)
+{
+    CLEANUP(free_p) uint8_t *page = aligned_alloc(4096, 4096);
+    struct bkv *s = store_of(x);
+    struct bkv_record_out rec;
+    struct bkv_place place;
+    struct bkv_extents e;
+    struct rt_buf *buf = NULL;
+    uint64_t addr;
+
+    CHECK_OK(bkv_read_key(t, s, key_of(k), &place, &buf, &rec));
+    CHECK_OK(bkv_extents_of(t, s, &rec, &e));
+    addr = le64_get(e.e[0].addr) + le32_get(e.e[0].head_len) + 5000;
+    CHECK_OK(blob_read(t, s->chan, s->blob, page, addr & ~4095ull, 4096));
+    page[addr % 4096] ^= 1;
+    CHECK_OK(blob_write(t, s->chan, s->blob, page, addr & ~4095ull, 4096, 0));
+    bkv_extents_free(&e);
+    rt_buf_put(buf);
+    return 0;
+}
+
+static int put_simply(struct rt_task *t, struct test *x, unsigned k, uint8_t what, uint32_t len)
+{
+    memset(x->buf, what, len);
+    return kv_store(t, x->chan, key_of(k), bytes_make(x->buf, len), 0);
+}
+
+static bool is_simply(struct rt_task *t, struct test *x, unsigned k, uint8_t what, uint32_t want)
+{
+    uint64_t len = 0;
+    int rc = kv_retrieve(t, x->chan, key_of(k), x->buf, VALUE_MAX, &len);
+
+    return rc == 0 && len == want && x->buf[0] == what && memcmp(x->buf, x->buf + 1, want - 1) == 0;
+}
+
+/* The chunks of what was stored last may be missing after a crash: then it was never stored. Those
+ * of what was stored before are known to have been flushed: there it is damage. */
+static int chunks_lost(struct rt_task *t, struct test *x)
+{
+    enum { LEN = 100000 };
+    struct blk_dev *dev;
+    struct test copy;
+    char uri[256];
+    uint64_t len;
+
+    CHECK_OK(open_store(t, x));
+    CHECK_OK(put_simply(t, x, 0, 'a', LEN));
+    CHECK_OK(put_simply(t, x, 1, 'b', LEN));
+    CHECK_OK(put_simply(t, x, 0, 'c', LEN));
+    CHECK_OK(damage(t, x, 0));
+    for (unsigned again = 0; again < 2; again++) {
+        CHECK_OK(open_crashed(t, x, &copy, uri, &dev));
+        CHECK(is_simply(t, &copy, 0, 'a', LEN));
+        CHECK(is_simply(t, &copy, 1, 'b', LEN));
+        CHECK_OK(put_simply(t, &copy, 2, 'd', LEN));
+        CHECK(is_simply(t, &copy, 2, 'd', LEN));
+        close_store(t, &copy);
+        CHECK_OK(open_store(t, &copy));
+        CHECK(is_simply(t, &copy, 0, 'a', LEN));
+        CHECK(is_simply(t, &copy, 2, 'd', LEN));
+        close_store(t, &copy);
+        blk_close(t, dev);
+    }
+    CHECK_OK(put_simply(t, x, 3, 'e', LEN));
+    CHECK_OK(open_crashed(t, x, &copy, uri, &dev));
+    CHECK(kv_retrieve(t, copy.chan, key_of(0), x->buf, VALUE_MAX, &len) == -EBADMSG);
+    CHECK(is_simply(t, &copy, 3, 'e', LEN));
+    close_store(t, &copy);
+    blk_close(t, dev);
     close_store(t, x);
     return 0;
 }
@@ -837,6 +919,12 @@ static void batches_may_be_long(void **state)
     run_on(big_batches, DEV_512, STORE "&segment=256K", 0);
 }
 
+static void what_was_not_flushed_was_not_stored(void **state)
+{
+    run_on(chunks_lost, DEV, STORE, 0);
+    run_on(chunks_lost, DEV_512, STORE, 0);
+}
+
 static void damage_is_seen(void **state)
 {
     run_on(bit_rot, DEV, STORE, 0);
@@ -867,6 +955,7 @@ int main(void)
         cmocka_unit_test(segments_can_be_emptied),
         cmocka_unit_test(segments_with_lists_can_be_emptied),
         cmocka_unit_test(batches_may_be_long),
+        cmocka_unit_test(what_was_not_flushed_was_not_stored),
         cmocka_unit_test(damage_is_seen),
         cmocka_unit_test(damage_to_a_list_is_seen),
         cmocka_unit_test(many_streams_share_few_buffers),

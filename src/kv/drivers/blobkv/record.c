@@ -76,7 +76,7 @@ static uint32_t put_value(struct bkv_codec *codec, const struct bkv_record_in *i
         packed = bkv_codec_pack_iov(codec, in->iov, in->value_bytes, at, in->value_bytes, flags);
     if (packed > 0)
         return (uint32_t)packed;
-    *flags = 0;
+    *flags = in->flags;
     iov_copy_out(in->iov, in->iovcnt, 0, at, in->value_bytes);
     return in->value_bytes;
 }
@@ -126,7 +126,7 @@ int bkv_record_encode(struct bkv_codec *codec, const struct bkv_record_in *in, u
         return -E2BIG;
     if (codec != NULL)
         return encode_transformed(codec, in, addr, gen, out);
-    put_head(head, in, in->value_bytes, 0);
+    put_head(head, in, in->value_bytes, in->flags);
     memcpy(head->data, in->key.ptr, in->key.len);
     crc = crc32c(seed(addr, gen), &head->key_hash, HEAD_BYTES - sizeof(head->crc) + in->key.len);
     crc = copy_in(crc, head->data + in->key.len, in->iov, in->value_bytes);
@@ -141,7 +141,8 @@ static bool head_is_plausible(const struct bkv_record *head)
     uint32_t key_len = le16_get(head->key_len);
 
     return key_len >= 1 && key_len <= BKV_KEY_MAX && le32_get(head->stored_len) <= STORED_MAX &&
-           head->type >= BKV_VALUE && head->type <= BKV_TXN && (head->flags & ~BKV_F_KNOWN) == 0;
+           head->type >= BKV_VALUE && head->type <= BKV_TXN &&
+           (head->flags & ~(BKV_F_KNOWN | BKV_F_UNFLUSHED)) == 0;
 }
 
 /* What must hold of a head that we have written: only a bug or a forger gets past the checksum. */
@@ -150,6 +151,9 @@ static bool head_is_consistent(const struct bkv_record *head)
     uint32_t stored = le32_get(head->stored_len);
     uint8_t packing = head->flags & (BKV_F_ZSTD | BKV_F_LZ4);
 
+    if ((head->flags & BKV_F_UNFLUSHED) != 0 &&
+        (head->type != BKV_LARGE_VALUE || le64_get(head->value_len) > BKV_UNFLUSHED_MAX))
+        return false;
     if ((head->flags & BKV_F_SEALED) != 0) {
         if (stored < BKV_SEAL_BYTES)
             return false;

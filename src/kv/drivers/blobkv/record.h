@@ -32,6 +32,7 @@ struct bkv_record_in {
     unsigned iovcnt;
     uint32_t value_bytes;    /* what is stored (LARGE: the extents) */
     uint64_t value_len;      /* what the user knows */
+    uint8_t flags;           /* BKV_F_UNFLUSHED, or 0 */
 };
 
 /**

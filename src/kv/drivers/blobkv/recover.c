@@ -399,8 +399,8 @@ static bool block_is_good(const struct recovery *r, uint32_t idx, uint32_t off, 
     return n == out->nrecords;
 }
 
-/* Extents have to be places that can be; the largest address counts for its segment's end. */
-static int check_extents(struct bkv *s, const struct bkv_extents *x)
+/* Extents have to be places that can be. */
+static int check_extents(const struct bkv *s, const struct bkv_extents *x)
 {
     for (unsigned i = 0; i < x->n + x->nlists; i++) {
         const struct bkv_extent *e = &x->e[i];
@@ -411,9 +411,57 @@ static int check_extents(struct bkv *s, const struct bkv_extents *x)
         if (addr >> BKV_ADDR_BITS != 0 || idx == 0 || idx >= s->nsegs ||
             off + len > s->segment_bytes || s->seg[idx].stream != BKV_LARGE)
             return -EBADMSG;
-        s->seg[idx].end = MAX(s->seg[idx].end, (uint32_t)(off + len));
     }
     return 0;
+}
+
+/* The last one that a record names tells where the chunks of its segment end. */
+static void take_ends(struct bkv *s, const struct bkv_extents *x)
+{
+    for (unsigned i = 0; i < x->n + x->nlists; i++) {
+        uint64_t addr = le64_get(x->e[i].addr);
+        struct bkv_seg *g = &s->seg[bkv_seg_of(s, addr)];
+        uint32_t off = (uint32_t)(addr & (s->segment_bytes - 1));
+
+        g->end = MAX(g->end, off + bkv_extent_bytes(s, &x->e[i]));
+    }
+}
+
+/* Reads the value of a record whose chunks may not be there. 0; -EBADMSG: they are not. */
+static int look_at_value(struct rt_task *t, struct bkv *s, const struct bkv_record_out *rec)
+{
+    CLEANUP(bkv_extents_free) struct bkv_extents x = {0};
+    CLEANUP(free_p) uint8_t *buf = NULL;
+    struct iovec iov;
+    uint64_t moved;
+    int rc = bkv_extents_of(t, s, rec, &x);
+
+    if (rc == 0)
+        rc = check_extents(s, &x);
+    if (rc < 0)
+        return rc;
+    iov.iov_len = (size_t)round_up_u64(rec->value_len, BKV_PAGE_BYTES);
+    iov.iov_base = buf = aligned_alloc(4096, iov.iov_len);
+    if (buf == NULL)
+        return -ENOMEM;
+    return bkv_large_read(t, s, &x, 0, rec->value_len, &iov, 1, &moved);
+}
+
+/* The chunks of a block of which nobody says that it was durable. 0: they are there; -EBADMSG. */
+static int look_at_chunks(struct rt_task *t, struct recovery *r, const uint8_t *buf, uint32_t len)
+{
+    uint32_t at = sizeof(struct bkv_block_head);
+    int rc = 0;
+
+    while (at < len && rc == 0) {
+        struct bkv_record_out rec;
+
+        bkv_record_view(buf + at, &rec);
+        if ((rec.flags & BKV_F_UNFLUSHED) != 0 && !PLANTED("kv-unflushed"))
+            rc = look_at_value(t, r->s, &rec);
+        at += rec.rec_len;
+    }
+    return rc;
 }
 
 /* One record of the log. What the memtable has already counts if it is newer, or a later copy. */
@@ -447,6 +495,8 @@ static int replay_record(struct rt_task *t, struct recovery *r, const struct bkv
         rc = bkv_extents_of(t, s, rec, &x);
         if (rc == 0)
             rc = check_extents(s, &x);
+        if (rc == 0)
+            take_ends(s, &x);
     }
     if (rc == 0)
         bkv_apply_place(s, key, &place, bkv_extents_bytes(&x), false);
@@ -597,6 +647,26 @@ static int look_behind(struct recovery *r, uint32_t idx, uint32_t off, uint32_t 
     return rc;
 }
 
+/* How many blocks of a segment were durable for sure, by what those from `pos` on say. */
+static uint32_t durable_blocks(const struct recovery *r, const struct bkv_stream_pos *pos)
+{
+    const struct bkv *s = r->s;
+    uint64_t base = (uint64_t)pos->segment << s->segment_shift;
+    uint32_t durable = 0, number = pos->number;
+
+    for (uint32_t at = pos->offset; s->segment_bytes - at >= s->sector_bytes; number++) {
+        struct bkv_block_info block;
+
+        if (bkv_block_head_decode(r->buf + at, base + at, s->seg[pos->segment].gen,
+                                  (uint32_t)s->secret[0], &block) < 0 ||
+            block.number != number || block.len_bytes > s->segment_bytes - at)
+            break;
+        durable = MAX(durable, block.durable);
+        at += (uint32_t)round_up_u64(block.len_bytes, s->sector_bytes);
+    }
+    return durable;
+}
+
 /* Replays one segment of a stream from pos->offset on; `next` follows it, or NULL. */
 static int replay_segment(struct rt_task *t, struct recovery *r, struct bkv_stream_pos *pos,
                           const struct newer *next)
@@ -604,6 +674,8 @@ static int replay_segment(struct rt_task *t, struct recovery *r, struct bkv_stre
     struct bkv *s = r->s;
     uint32_t idx = pos->segment;
     uint32_t limit = next != NULL ? next->info.prev_end : s->segment_bytes;
+    uint32_t durable = UINT32_MAX; /* all of a segment that has a successor; what was moved */
+    bool lost = false;
     int rc;
 
     if (limit > s->segment_bytes || limit < pos->offset)
@@ -612,12 +684,20 @@ static int replay_segment(struct rt_task *t, struct recovery *r, struct bkv_stre
     rc = read_segment(t, s, idx, pos->offset, limit, r->buf);
     if (rc < 0)
         return err_set(r->why, rc, "%s: segment %u: %s", s->name, idx, err_str(rc));
+    if (next == NULL && s->seg[idx].stream == BKV_HOT)
+        durable = durable_blocks(r, pos);
     while (pos->offset < limit) {
         struct bkv_block_info block;
 
         if (!block_is_good(r, idx, pos->offset, limit, pos->number, &block))
             break;
-        rc = replay_block(t, r, idx, pos->offset, &block);
+        rc = pos->number >= durable ? look_at_chunks(t, r, r->buf + pos->offset, block.len_bytes)
+                                    : 0;
+        lost = rc == -EBADMSG;
+        if (lost)
+            break;
+        if (rc == 0)
+            rc = replay_block(t, r, idx, pos->offset, &block);
         if (rc < 0)
             return err_set(r->why, rc, "%s: segment %u: block at %u: %s", s->name, idx, pos->offset,
                            err_str(rc));
@@ -631,7 +711,8 @@ static int replay_segment(struct rt_task *t, struct recovery *r, struct bkv_stre
                    ? 0
                    : err_set(r->why, -EBADMSG, "%s: segment %u: the block at %u is damaged",
                              s->name, idx, pos->offset);
-    return look_behind(r, idx, pos->offset, pos->number);
+    rc = look_behind(r, idx, pos->offset, pos->number);
+    return rc == 0 && lost ? 1 : rc;
 }
 
 /* Follows a stream to its end, and leaves its position there. */

@@ -424,6 +424,7 @@ static int make_new(struct rt_task *t, struct bkv *s, struct err *why)
     rc = choose_sizes(s, &info, blob.len_bytes, why);
     if (rc == 0)
         rc = bkv_codec_create(t, &s->opts.codec, &s->super, &s->codec, why);
+    s->super.incompat = le32_make(le32_get(s->super.incompat) | BKV_INCOMPAT_UNFLUSHED);
     set_shards(s, &info);
     if (rc == 0)
         rc = take_sizes(s, why);

@@ -45,7 +45,7 @@ class Scale:
 
 SCALES = {
     "small": Scale(4000, 10_000, 0.1, 10, 10, 4 * MIB, 16 * MIB, 1),
-    "default": Scale(32_000, 100_000, 1, 64, 10, 64 * MIB, 256 * MIB, 3),
+    "default": Scale(32_000, 100_000, 1, 256, 10, 64 * MIB, 256 * MIB, 3),
     "full": Scale(1_000_000, 2_000_000, 10, 2048, 32, 64 * MIB, 10 * GIB, 3),
 }
 
@@ -197,12 +197,13 @@ class Bench:
     def add(self, row, engine, line):
         self.rows.setdefault(row, {}).setdefault(engine, []).append(line)
 
-    def fio(self, row, rw, bs, depth, size, *more, new=False, name="fio"):
-        """fio on a file that has been written before, or once through one that has nothing in it; O_DIRECT, io_uring."""
+    def fio(self, row, rw, bs, depth, size, *more, new=False, once=False, name="fio"):
+        """fio on a file that has been written before (for a time, or once through it), or once through one that has nothing
+        in it; O_DIRECT, io_uring."""
         path = self.dir / "fio.img"
         base = ["fio", "--name=x", f"--filename={path}", f"--size={size}", "--direct=1", "--ioengine=io_uring",
                 "--output-format=json"]
-        how = ["--time_based", f"--runtime={round(self.scale.seconds * 1000)}ms"]
+        how = [] if once else ["--time_based", f"--runtime={round(self.scale.seconds * 1000)}ms"]
         try:
             if new:
                 path.unlink(missing_ok=True)
@@ -242,6 +243,7 @@ SMALL_PUT, SMALL_GET = "put 100 B, durable, 32 writers", "get 100 B, depth 32, c
 MIB_PUT, MIB_GET = "put 1 MiB, durable, depth 4", "get 1 MiB, depth 4"
 BIG_PUT, BIG_GET = "put {} MiB, durable, depth 2", "get {} MiB, depth 2"
 WRITTEN, FIO_WRITTEN = "kvasir, written", "fio, written"  # on files that had been written before
+SYNCED, SYNCED_WRITTEN = "synced", "synced, written"  # each write followed by fdatasync
 RAW = "write 4 KiB + fdatasync, depth 1"
 
 
@@ -389,7 +391,10 @@ def disk(b):
     b.fio(SCANV, "randread", bs, 32, size // bs * bs, "--blockalign=512")  # its values are gets, 32 ahead
     for value, depth, put, get, n in ((MIB, 4, MIB_PUT, MIB_GET, s.mib_items), (s.big_bytes, 2, b.big_put, b.big_get, s.big_items)):
         b.fio(put, "write", value, depth, n * value, "--end_fsync=1", new=True)
-        b.fio(put, "write", value, depth, n * value, "--end_fsync=1", name=FIO_WRITTEN)
+        b.fio(put, "write", value, depth, n * value, "--end_fsync=1", once=True, name=FIO_WRITTEN)
+        path = b.fresh("raw")
+        for name in (SYNCED, SYNCED_WRITTEN):  # the second time its blocks are there
+            b.add(put, name, last(b.engine("raw", path, [f"fill@{depth}"], n, value), "fill"))
         b.fio(get, "read", value, depth, n * value)
     (b.dir / "fio.img").unlink(missing_ok=True)
     path = b.fresh("raw")
@@ -519,6 +524,10 @@ def bars(b):
         return Bar(f"{row}, in a file written before: rate / fio's",
                    over(t.per_s(row, WRITTEN), t.per_s(row, FIO_WRITTEN)), wanted)
 
+    def of_synced(row, wanted):
+        return [Bar(f"{row}{where}: rate / write + fdatasync's", over(t.per_s(row, mine), t.per_s(row, disk)), wanted)
+                for where, mine, disk in (("", k, SYNCED), (", in a file written before", WRITTEN, SYNCED_WRITTEN))]
+
     def written(row, wanted):
         return Bar(f"{row}: bytes written per byte", t.wa(row, k), wanted, most=True)
 
@@ -533,8 +542,8 @@ def bars(b):
         ahead(MIX, 3.0, *rocks),
         Bar(f"{MIX}: p99.9/p50 of puts / that of write + fdatasync", over(t.tail(MIX, k), t.tail(RAW, "raw")), 2.0, True),
         ahead(SMALL_PUT, 1.2), written(SMALL_PUT, 3.0), ahead(SMALL_GET, 1.0, ["rocksdb", "leveldb"], "RocksDB's, LevelDB"),
-        of_disk(MIB_PUT, 0.9), of_disk_written(MIB_PUT, 0.9), of_disk(MIB_GET, 0.9), cpu(MIB_PUT, 1 / 3), cpu(MIB_GET, 1 / 3),
-        of_disk(b.big_put, 0.9), of_disk_written(b.big_put, 0.9), of_disk(b.big_get, 0.9), cpu(b.big_put, 1 / 3), cpu(b.big_get, 1 / 3),
+        of_disk(MIB_PUT, 0.9), of_disk_written(MIB_PUT, 0.9), *of_synced(MIB_PUT, 0.9), of_disk(MIB_GET, 0.9), cpu(MIB_PUT, 1 / 3), cpu(MIB_GET, 1 / 3),
+        of_disk(b.big_put, 0.9), of_disk_written(b.big_put, 0.9), *of_synced(b.big_put, 0.9), of_disk(b.big_get, 0.9), cpu(b.big_put, 1 / 3), cpu(b.big_get, 1 / 3),
         ahead(SCAN, 1.0), ahead(LIST, 1.0), of_disk(SCANV, 0.9),
         written(PUT_DURABLE, 1.1), written(WA_UNIFORM, 4.5), written(WA_ZIPF, 3.0),
         Bar("disk after deleting 90 % / live bytes", over(disk_live, live), 1.2, most=True),

@@ -18,6 +18,7 @@
 #define BENCH_KEY_BYTES 16u
 #define BENCH_PREFIX_BYTES 8u
 #define BENCH_GROUP_KEYS 1000u /* keys with one prefix */
+#define BENCH_ALIGN_ABOVE (64u << 10) /* longer values lie at multiples of 4096, as for fio */
 
 struct engine;
 

@@ -44,7 +44,9 @@ void bench_key(uint64_t item, uint8_t out[BENCH_KEY_BYTES])
 
 const uint8_t *bench_value(const struct bench *b, uint64_t item)
 {
-    return b->pool + bench_mix(item * 3 + 1) % (b->pool_bytes - b->val_bytes);
+    size_t off = bench_mix(item * 3 + 1) % (b->pool_bytes - b->val_bytes);
+
+    return b->pool + (b->val_bytes > BENCH_ALIGN_ABOVE ? off / 4096 * 4096 : off);
 }
 
 /* Gray et al., "Quickly generating billion-record synthetic databases". */

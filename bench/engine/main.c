@@ -314,7 +314,7 @@ static int run_phase(struct bench *b, const struct phase *p)
 static int make_pool(struct bench *b)
 {
     b->pool_bytes = MAX(16 * MIB, b->val_bytes + 8 * MIB);
-    b->pool = malloc(b->pool_bytes);
+    b->pool = aligned_alloc(4096, round_up_u64(b->pool_bytes, 4096));
     if (b->pool == NULL)
         return -ENOMEM;
     for (size_t at = 0; at < b->pool_bytes;) {

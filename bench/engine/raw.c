@@ -50,11 +50,15 @@ static int raw_op(struct bench *b, struct worker *w)
 {
     struct raw *r = b->state;
     uint8_t *buf = r->out[w->index % ARRAY_LEN(r->out)];
+    const uint8_t *from = buf;
     off_t at = (off_t)(w->item * r->slot_bytes);
 
     if (w->kind == OP_PUT) {
-        memcpy(buf, w->val, b->val_bytes);
-        if (pwrite(r->fd, buf, r->slot_bytes, at) != (ssize_t)r->slot_bytes)
+        if (((uintptr_t)w->val | b->val_bytes) % 4096 == 0)
+            from = w->val;
+        else
+            memcpy(buf, w->val, b->val_bytes);
+        if (pwrite(r->fd, from, r->slot_bytes, at) != (ssize_t)r->slot_bytes)
             return -EIO;
         return b->sync && fdatasync(r->fd) < 0 ? -errno : 0;
     }

@@ -107,8 +107,8 @@ enum bkv_type {
 #define BKV_F_SEALED 4u /* encrypted: nonce, then key and value, then tag; stored_len counts nonce
                            and tag; bytes 4 to 31 of the head are authenticated with them */
 #define BKV_F_KNOWN 7u
-#define BKV_F_UNFLUSHED 8u /* LARGE: its chunks had been written, and not flushed, when the record
-                              was: where that is not known to be durable they have to be looked at */
+#define BKV_F_UNFLUSHED 8u /* LARGE: its chunks had been written, and not flushed, when it was:
+                              where its block may not be durable they have to be looked at */
 #define BKV_UNFLUSHED_MAX (8u << 20) /* no such value is longer */
 
 struct bkv_record {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "program.h"
 
-#include <ftw.h>
+#include <fts.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
@@ -126,9 +126,17 @@ bool program_args(struct program *p, int argc, char **argv)
     return true;
 }
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+/* Whole paths in it may be longer than PATH_MAX: by what leads there from where it stands. */
+static void remove_tree(char *dir)
 {
-    return remove(path + ftw->base); /* whole paths may be longer than PATH_MAX */
+    FTS *fts = fts_open((char *[]){dir, NULL}, FTS_PHYSICAL, NULL);
+
+    for (FTSENT *e; fts != NULL && (e = fts_read(fts)) != NULL;) {
+        if (e->fts_info != FTS_D)
+            (void)remove(e->fts_accpath);
+    }
+    if (fts != NULL)
+        fts_close(fts);
 }
 
 int program_run(struct program *p, rt_task_fn fn, void *arg, const uint64_t *count,
@@ -141,7 +149,7 @@ int program_run(struct program *p, rt_task_fn fn, void *arg, const uint64_t *cou
            p->params != NULL ? p->params : "", (unsigned long long)p->seed, p->cfg.reactors);
     rc = rt_run(&p->cfg, fn, arg, &why);
     if (p->dir[0] != '\0')
-        nftw(p->dir, remove_one, 8, FTW_DEPTH | FTW_PHYS | FTW_CHDIR);
+        remove_tree(p->dir);
     free(take_ptr(&p->uri));
     if (rc < 0) {
         fprintf(stderr, "failed: %s %s%s; again with --seed %llu\n", err_str(rc), why.text,

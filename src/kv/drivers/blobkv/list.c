@@ -168,10 +168,16 @@ static int list_task(struct rt_task *t, void *arg)
 {
     struct lister *l = arg;
     struct bkv *s = l->s;
-    int rc;
+    int rc = 0;
 
     rt_task_shield(t, true);
-    do {
+    for (;;) {
+        /* Others have run, before this task as well; whatever a load has found then, with other
+         * leaves it is worth nothing. */
+        if (sources_changed(l))
+            use_sources(l);
+        else if (rc < 0)
+            break;
         rc = step(l, KEYS_AT_ONCE);
         if (rc == -EAGAIN)
             rc = bkv_cursor_load(t, l->cursor);
@@ -179,12 +185,7 @@ static int list_task(struct rt_task *t, void *arg)
             rc = rt_yield(t);
         else
             break;
-        /* Whatever the load has found, with other leaves it is worth nothing. */
-        if (sources_changed(l)) {
-            use_sources(l);
-            rc = 0;
-        }
-    } while (rc == 0);
+    }
     finish(l, rc);
     next_waiting(s);
     bkv_task_ended(s);

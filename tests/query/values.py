@@ -259,7 +259,7 @@ def wide(v):
             needs = re.search(rf"CSV with {n} columns a few take about (\d+) MiB", a.text)
             v.count.check(a.rc != -12 or needs, f"{n} columns: the error does not say what they take: {a.text!r}")
             if n == 10000 and needs:
-                a = v.ask(f"select c{n - 1} from s3object", data, input=kind, mem_bytes=int(needs[1]) << 20)
+                a = v.ask(f"select c{n - 1} from s3object", data, input=kind, seconds=60, cpu_seconds=30, mem_bytes=int(needs[1]) << 20)
                 v.same(f"{n} columns with the memory the error tells", (a.text, bytes(a.data)), ("", f"{n - 1}\n".encode()))
 
 

@@ -20,6 +20,7 @@ READY, SPAWN, SPAWNED, KILL, EXITED, FAILED = range(1, 7)
 QUERY, READ, DATA, RESULT, SCHEMA, DONE = range(1, 7)
 SLOT_BYTES, SLOTS = 512 << 10, 8
 RESULT_BYTES, JSON_BYTES = 256 << 10, 4 << 20
+AHEAD_BYTES = 64 << 10  # a single object that is no larger comes with the query
 
 
 class NoEngine(Exception):
@@ -71,6 +72,17 @@ class Worker:
             data += piece
         return bytes(data)
 
+    def read_for(self, data, size, answer, off, want, slot):
+        """Bytes of an object, into a slot of the window."""
+        assert off < size
+        piece = data(off, min(want, size - off)) if callable(data) else data[off:off + want]
+        self.window[slot * SLOT_BYTES:slot * SLOT_BYTES + len(piece)] = piece
+        answer.read_bytes += len(piece)
+        try:
+            self.send(DATA, a=len(piece), slot=slot)
+        except BrokenPipeError:
+            pass  # it has what it wanted; its last words are still to be read
+
     def serve(self, objects, answer, deadline, answer_max):
         """Answers reads and collects what comes, until it is done or gone. `objects`: bytes, or
         functions (offset, length) -> bytes together with a size."""
@@ -78,15 +90,7 @@ class Worker:
             kind, length, a, b, slot, want = HEAD.unpack(self.receive(HEAD.size, deadline))
             if kind == READ:
                 assert length == 0 and a < len(objects) and slot < SLOTS and 0 < want <= SLOT_BYTES
-                data, size = objects[a]
-                assert b < size
-                piece = data(b, min(want, size - b)) if callable(data) else data[b:b + want]
-                self.window[slot * SLOT_BYTES:slot * SLOT_BYTES + len(piece)] = piece
-                answer.read_bytes += len(piece)
-                try:
-                    self.send(DATA, a=len(piece), slot=slot)
-                except BrokenPipeError:
-                    pass  # it has what it wanted; its last words are still to be read
+                self.read_for(*objects[a], answer, b, want, slot)
                 continue
             assert length <= (RESULT_BYTES if kind == RESULT else JSON_BYTES), (kind, length)
             body = self.receive(length, deadline)
@@ -171,14 +175,20 @@ class Zygote:
                  "delim": "", "quote": "", "escape": "", "schema": "", "known": None,
                  "objects": [{"name": f"object{i}", "size": size} for i, (_, size) in enumerate(objects)]}
         query.update(more)
+        ahead = None
+        if not isinstance(sql, bytes) and len(objects) == 1 and 0 < objects[0][1] <= AHEAD_BYTES:
+            query["ahead"] = objects[0][1]
+            ahead = objects[0]
         raw = sql if isinstance(sql, bytes) else json.dumps(query).encode()
-        return self.ask_raw(raw, objects, seconds, answer_max, mem_bytes, cpu_seconds)
+        return self.ask_raw(raw, objects, seconds, answer_max, mem_bytes, cpu_seconds, ahead)
 
-    def ask_raw(self, raw, objects, seconds=30, answer_max=1 << 40, mem_bytes=256 << 20, cpu_seconds=20):
+    def ask_raw(self, raw, objects, seconds=30, answer_max=1 << 40, mem_bytes=256 << 20, cpu_seconds=20, ahead=None):
         answer, begin = Answer(), time.monotonic()
         worker = self.spawn(mem_bytes, cpu_seconds)
         try:
             worker.send(QUERY, raw)
+            if ahead:
+                worker.read_for(*ahead, answer, 0, ahead[1], 0)
             worker.serve(objects, answer, begin + seconds, answer_max)
         except TimeoutError:
             answer.timed_out = True

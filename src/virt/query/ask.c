@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define AHEAD_BYTES (64 * KIB)
 #define MEMORY_KEY_MAX (256 * KIB) /* beyond it nothing is remembered */
 
 static bool text_ok(struct bytes b)
@@ -69,17 +70,26 @@ static char *query_text(const struct query_run *run, json_t *known)
 {
     const struct kv_select *q = run->q;
     char delim[2] = {q->delim}, quote[2] = {q->quote}, escape[2] = {q->escape};
-    json_t *j = json_pack(
-        "{s:s%, s:s, s:s, s:s, s:b, s:s, s:s, s:s, s:s%, s:o, s:o}", "sql",
-        (const char *)q->sql.ptr, q->sql.len, "input", kv_select_format_name(q->input), "output",
-        kv_select_format_name(q->output), "header", header_name(q->header), "header_out",
-        (int)q->header_out, "delim", delim, "quote", quote, "escape", escape, "schema",
-        q->schema.len > 0 ? (const char *)q->schema.ptr : "", q->schema.len, "known",
-        known != NULL ? known : json_null(), "objects", objects_json(run));
+    json_t *j =
+        json_pack("{s:s%, s:s, s:s, s:s, s:b, s:s, s:s, s:s, s:s%, s:o, s:o, s:I}", "sql",
+                  (const char *)q->sql.ptr, q->sql.len, "input", kv_select_format_name(q->input),
+                  "output", kv_select_format_name(q->output), "header", header_name(q->header),
+                  "header_out", (int)q->header_out, "delim", delim, "quote", quote, "escape",
+                  escape, "schema", q->schema.len > 0 ? (const char *)q->schema.ptr : "",
+                  q->schema.len, "known", known != NULL ? known : json_null(), "objects",
+                  objects_json(run), "ahead", (json_int_t)query_ask_ahead(run));
     char *text = j != NULL ? json_dumps(j, JSON_COMPACT) : NULL;
 
     json_decref(j);
     return text;
+}
+
+/* A small object is read whole, whatever is asked. */
+uint32_t query_ask_ahead(const struct query_run *run)
+{
+    return run->nobjects == 1 && run->objects[0].size <= AHEAD_BYTES
+               ? (uint32_t)run->objects[0].size
+               : 0;
 }
 
 int query_ask_make(const struct query_run *run, char **out_text, size_t *out_len, struct err *why)

@@ -148,7 +148,14 @@ static int send_query(struct rt_task *t, struct query_run *run)
         return rc;
     h.len = le32_make((uint32_t)len);
     rc = send_all(t, run, &h, sizeof(h));
-    return rc < 0 ? rc : send_all(t, run, text, len);
+    if (rc == 0)
+        rc = send_all(t, run, text, len);
+    if (rc == 0 && query_ask_ahead(run) > 0) {
+        /* As if the worker had asked, which it does not have to. */
+        h = (struct qw_head){.want = le32_make(query_ask_ahead(run))};
+        rc = start_read(run, &h);
+    }
+    return rc;
 }
 
 static int take_result(struct rt_task *t, struct query_run *run, size_t len)

@@ -199,6 +199,8 @@ int query_ask_check(const struct kv_select *q, struct err *why);
 /** The text of QW_QUERY, to be freed. */
 int query_ask_make(const struct query_run *run, char **out_text, size_t *out_len,
                    struct err *why);
+/** How much of the first object the worker gets without asking. */
+uint32_t query_ask_ahead(const struct query_run *run);
 /** Reads QW_DONE: what the query gets, with text. */
 int query_ask_done(struct query_run *run, const char *text, size_t len);
 /** The name under which what is found out about these objects is remembered. */

@@ -72,7 +72,9 @@ static_assert(sizeof(struct qw_head) == 32, "a head is 32 bytes");
 /*
  * QW_QUERY: {"sql": text, "input": "csv"|..., "output": ..., "header": "auto"|"yes"|"no",
  * "header_out": bool, "delim": "", "quote": "", "escape": "", "schema": "" or "NAME TYPE, ...",
- * "known": null or what QW_SCHEMA said, "objects": [{"name": text, "size": n}, ...]}
+ * "known": null or what QW_SCHEMA said, "objects": [{"name": text, "size": n}, ...],
+ * "ahead": n}. With `ahead` (no member: 0) the daemon reads the first n bytes of object 0 into
+ * slot 0, as if the worker had asked for them.
  */
 
 /** Whether a head that came may stand: type known in that direction, lengths within bounds. */

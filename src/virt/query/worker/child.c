@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #define STREAM_FD 3
-#define QUIET_MS 20
 
 static void *map_window(int fd)
 {
@@ -102,7 +101,7 @@ static int get_ready(pid_t zygote, const struct qw_limits *limits, struct qw_tex
     while (qw_warm_some(QW_SCOUT_SMALL))
         ;
     /* With queries that follow each other at once, the processors are needed for those. */
-    for (int ms = QUIET_MS; !qw_stream_pending(ms) && qw_warm_some(QW_SCOUT_LARGER); ms = 0)
+    while (!limits->hurried && !qw_stream_pending() && qw_warm_some(QW_SCOUT_LARGER))
         ;
     return qw_sandbox_enter(STREAM_FD, limits, why);
 }
@@ -121,6 +120,7 @@ void qw_child_run(int stream_fd, int window_fd, pid_t zygote, const struct qw_li
     if (rc == 0) {
         q.mem_bytes = limits->mem_bytes;
         qw_objects_set(q.objects, q.nobjects, window);
+        qw_objects_ahead(q.ahead);
         rc = run(&q, &rows, &why);
     }
     done(rc, rc < 0 ? why.s : "", rows);

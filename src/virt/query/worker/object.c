@@ -39,6 +39,12 @@ void qw_objects_set(const struct qw_object *objs, unsigned n, void *win)
     first_error = 0;
 }
 
+void qw_objects_ahead(uint32_t len)
+{
+    if (len > 0)
+        slots[0] = (struct slot){SLOT_ASKED, 0, 0, len, ++now};
+}
+
 unsigned qw_objects_count(void)
 {
     return nobjects;

@@ -46,14 +46,16 @@ static int parse_root(struct qw_query *q)
 {
     const char *input, *output;
     json_t *objects;
+    json_int_t ahead = 0;
     int header_out, rc;
 
     q->delim = q->quote = q->escape = q->schema = "";
     q->header = "auto";
-    if (json_unpack(q->root, "{s:s, s:s, s:s, s?s, s?b, s?s, s?s, s?s, s?s, s?o, s:o}", "sql",
+    if (json_unpack(q->root, "{s:s, s:s, s:s, s?s, s?b, s?s, s?s, s?s, s?s, s?o, s:o, s?I}", "sql",
                     &q->sql, "input", &input, "output", &output, "header", &q->header, "header_out",
                     &header_out, "delim", &q->delim, "quote", &q->quote, "escape", &q->escape,
-                    "schema", &q->schema, "known", &q->known, "objects", &objects) < 0)
+                    "schema", &q->schema, "known", &q->known, "objects", &objects, "ahead",
+                    &ahead) < 0)
         return -EINVAL;
     q->header_out = json_is_true(json_object_get(q->root, "header_out"));
     if (json_is_null(q->known))
@@ -63,7 +65,12 @@ static int parse_root(struct qw_query *q)
         rc = parse_format(output, &q->output);
     if (rc == 0 && (q->input == QW_ARROW || q->output == QW_AUTO))
         rc = -EINVAL;
-    return rc < 0 ? rc : parse_objects(objects, q);
+    if (rc == 0)
+        rc = parse_objects(objects, q);
+    if (rc == 0 && (ahead < 0 || ahead > QW_SLOT_BYTES || (uint64_t)ahead > q->objects[0].size))
+        rc = -EINVAL;
+    q->ahead = (uint32_t)ahead;
+    return rc;
 }
 
 int qw_query_parse(const char *text, size_t len, struct qw_query *out, struct qw_text *why)

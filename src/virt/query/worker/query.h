@@ -21,6 +21,7 @@ struct qw_query {
     json_t *known;                      /* or NULL */
     struct qw_object *objects;
     unsigned nobjects;
+    uint32_t ahead; /* bytes of object 0 that come without being asked for */
     bool rehearsal;     /* the zygote's own: nothing goes to a daemon */
     uint64_t mem_bytes; /* of the worker's limits */
 };

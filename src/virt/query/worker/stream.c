@@ -81,11 +81,11 @@ void qw_stream_recv(struct qw_head *out)
         gone();
 }
 
-bool qw_stream_pending(int within_ms)
+bool qw_stream_pending(void)
 {
     struct pollfd p = {.fd = stream_fd, .events = POLLIN};
 
-    return poll(&p, 1, within_ms) != 0;
+    return poll(&p, 1, 0) != 0;
 }
 
 void qw_stream_end(void)

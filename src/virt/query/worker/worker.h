@@ -39,8 +39,8 @@ void qw_stream_open(int fd);
 void qw_stream_send(enum qw_type type, const struct qw_head *h, const void *body, size_t len);
 void qw_stream_recv(struct qw_head *out);
 void qw_stream_recv_body(void *buf, size_t len);
-/** Whether something is there to be received, or the end, or comes soon. Not in the sandbox. */
-bool qw_stream_pending(int within_ms);
+/** Whether something is there to be received, or the end. Not in the sandbox. */
+bool qw_stream_pending(void);
 /** Exits when the daemon has closed its end, and a little later: to take a process apart takes as
  * long as a small query, and whoever waits for the answer may need this processor. */
 __attribute__((noreturn)) void qw_stream_end(void);
@@ -53,6 +53,8 @@ struct qw_object {
 };
 /** The objects of the query, which have to stay, and the window (NULL with `bytes`). */
 void qw_objects_set(const struct qw_object *objects, unsigned nobjects, void *window);
+/** The daemon reads that much of the first one into slot 0 without being asked. */
+void qw_objects_ahead(uint32_t len);
 unsigned qw_objects_count(void);
 const struct qw_object *qw_object_at(unsigned object);
 /** At most `len` bytes from `off`; short only at the end. `ahead`: more of it will follow. */
@@ -115,6 +117,7 @@ bool qw_warm_some(enum qw_scout scout);
 struct qw_limits { /* of a worker */
     uint64_t mem_bytes;
     unsigned cpu_seconds;
+    bool hurried; /* workers are made one after the other: its query may come at once */
 };
 
 /* zygote.c */

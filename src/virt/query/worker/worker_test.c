@@ -39,6 +39,7 @@ struct query {
     struct object objects[OBJECTS_MAX];
     unsigned nobjects;
     int fail_rc; /* of every read; 0: served */
+    bool ahead;  /* the first object comes without being asked for */
     /* out */
     char *answer;
     size_t answer_len;
@@ -184,8 +185,9 @@ static void send_query(int fd, const struct query *q)
         json_array_append_new(
             objects, json_pack("{s:s, s:I}", "name", name, "size", (json_int_t)q->objects[i].len));
     }
-    root = json_pack("{s:s, s:s, s:s, s:o}", "sql", q->sql, "input", q->input, "output", q->output,
-                     "objects", objects);
+    root = json_pack("{s:s, s:s, s:s, s:o, s:I}", "sql", q->sql, "input", q->input, "output",
+                     q->output, "objects", objects, "ahead",
+                     q->ahead ? (json_int_t)q->objects[0].len : 0);
     text = json_dumps(root, 0);
     assert_true(asprintf(&all, "{%s%s", q->more ? q->more : "", text + 1) > 0);
     h.len = le32_make((uint32_t)strlen(all));
@@ -260,6 +262,10 @@ static void run(struct query *q)
     fd = spawn(&window, &pid);
     q->answer = calloc(1, 1);
     send_query(fd, q);
+    if (q->ahead) {
+        h = (struct qw_head){.want = le32_make((uint32_t)q->objects[0].len)};
+        serve_read(fd, window, q, &h);
+    }
     while (!q->done && receive(fd, &h, sizeof(h)))
         take_message(fd, window, q, &h);
     close(fd);
@@ -424,6 +430,22 @@ static void test_schema_comes_back_broken(void **state)
     assert_string_equal(q.text, "");
     assert_string_equal(q.answer, "Edsger\n");
     assert_non_null(q.schema);
+    end(&q);
+}
+
+static void test_ahead(void **state)
+{
+    struct query q = {.sql = "select count(*), max(born) from t",
+                      .input = "auto",
+                      .output = "csv",
+                      .objects = {text(people)},
+                      .nobjects = 1,
+                      .ahead = true};
+
+    run(&q);
+    assert_string_equal(q.text, "");
+    assert_string_equal(q.answer, "3,1930-05-11\n");
+    assert_int_equal(q.reads, 1); /* it asked for nothing */
     end(&q);
 }
 
@@ -630,6 +652,7 @@ int main(void)
         cmocka_unit_test(test_arrow),
         cmocka_unit_test(test_describe),
         cmocka_unit_test(test_schema_comes_back_broken),
+        cmocka_unit_test(test_ahead),
         cmocka_unit_test(test_table_names),
         cmocka_unit_test(test_schema_comes_back),
         cmocka_unit_test(test_schema_given),

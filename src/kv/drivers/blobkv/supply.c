@@ -58,39 +58,63 @@ static uint64_t clusters_of(const struct bkv *s, uint32_t segs)
     return (uint64_t)segs * (s->segment_bytes / s->cluster_bytes);
 }
 
-/* The first usable segment: one that has clusters, or, in *out_bare, one without. */
+/* The first usable segment: one that has clusters, or, in *out_bare, one that has to be given them,
+ * rather one that may have them already. */
 static uint32_t find_usable(const struct bkv *s, uint32_t *out_bare)
 {
     *out_bare = 0;
     for (uint32_t i = 1; i < s->nsegs; i++) {
-        if (!bkv_seg_usable(s, &s->seg[i]))
+        const struct bkv_seg *g = &s->seg[i];
+
+        if (!bkv_seg_usable(s, g))
             continue;
-        if (s->seg[i].allocated && s->seg[i].known)
+        if (g->allocated && g->known)
             return i;
-        if (*out_bare == 0)
+        if (*out_bare == 0 || (g->allocated && !s->seg[*out_bare].allocated))
             *out_bare = i;
     }
     return 0;
 }
 
+static bool is_bare(const struct bkv *s, const struct bkv_seg *g)
+{
+    return bkv_seg_usable(s, g) && !(g->allocated && g->known);
+}
+
+/* How long the run of bare segments is that begins at `first`, with so many new ones at most:
+ * those that may have clusters already need none of what is free. */
+static uint32_t bare_run(const struct bkv *s, uint32_t first, uint32_t max_new, uint32_t *out_new)
+{
+    uint32_t n = 0;
+
+    *out_new = 0;
+    while (n < ALLOC_RUN && first + n < s->nsegs && is_bare(s, &s->seg[first + n])) {
+        uint32_t more = !s->seg[first + n].allocated;
+
+        if (*out_new + more > max_new)
+            break;
+        *out_new += more;
+        n++;
+    }
+    return n;
+}
+
 /* Gives clusters to the run of bare segments that begins at `first`. */
 static int allocate_run(struct rt_task *t, struct bkv *s, uint32_t first)
 {
-    uint32_t n = 1, share;
+    uint32_t n, wanted, share;
     int rc;
 
-    while (n < ALLOC_RUN && first + n < s->nsegs && bkv_seg_usable(s, &s->seg[first + n]) &&
-           !(s->seg[first + n].allocated && s->seg[first + n].known))
-        n++;
-    n = share = bkv_share_take(s, n);
-    if (n == 0)
-        return -ENOSPC;
-    rc = blob_allocate(t, s->blob, clusters_of(s, first), clusters_of(s, n));
+    (void)bare_run(s, first, ALLOC_RUN, &wanted);
+    share = bkv_share_take(s, wanted);
+    n = bare_run(s, first, share, &wanted);
+    rc = n == 0 ? -ENOSPC : blob_allocate(t, s->blob, clusters_of(s, first), clusters_of(s, n));
     if (rc == -ENOSPC && n > 1) {
         n = 1;
         rc = blob_allocate(t, s->blob, clusters_of(s, first), clusters_of(s, n));
     }
-    s->alloc_failed = rc == -ENOSPC;
+    if (n > 0)
+        s->alloc_failed = rc == -ENOSPC;
     for (uint32_t i = 0; rc == 0 && i < n; i++) {
         struct bkv_seg *g = &s->seg[first + i];
 

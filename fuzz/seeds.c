@@ -500,7 +500,7 @@ static void seed_talks(void)
         "\"timestampformat\":\"\",\"skip\":0,\"header\":true,\"long_lines\":false,"
         "\"columns\":[[\"a\",\"BIGINT\"],[\"b\",\"VARCHAR\"]]}";
     static const struct said good[] = {
-        {QW_READ, 0, 0, 0, 4096, NULL},
+        {QW_READ, 0, 0, 3, 4096, NULL}, /* slot 0 may have what was sent ahead */
         {QW_READ, 1, 0, 1, QW_SLOT_BYTES, NULL},
         {QW_SCHEMA, 0, 0, 0, 0, schema},
         {QW_READ, 1, 99990, 2, 100, NULL},

@@ -5,13 +5,13 @@
  * opened again as it is, and as a power cut would leave it, and has what was acknowledged.
  */
 #include "faults.h"
+#include "jobs.h"
 #include "own.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 static const struct kind {
@@ -166,8 +166,10 @@ static void warm_up(struct job *j)
     disk_back(0);
 }
 
-static void job_run(struct job *j)
+static void job_run(void *job)
 {
+    struct job *j = job;
+
     walk_sessions(&j->session);
     warm_up(j);
     for (unsigned kind = j->from_kind; kind < ARRAY_LEN(kinds); kind++) {
@@ -186,64 +188,26 @@ static void job_run(struct job *j)
     j->r->over = true;
 }
 
-static pid_t start(struct job *j)
+/* One that died tells by its report where it was. */
+static bool job_ended(void *job, int status)
 {
-    pid_t pid;
+    char why[JOBS_ENDED_TEXT];
+    struct job *j = job;
 
-    fflush(stdout);
-    pid = fork();
-    must(pid >= 0);
-    if (pid == 0) {
-        job_run(j);
-        fflush(stdout);
-        _exit(0);
+    if (!j->r->over) {
+        failed(j, "something", jobs_ended_text(status, why));
+        j->from_kind = j->r->kind;
+        j->from_nth = j->r->nth + 1;
     }
-    return pid;
-}
-
-/* Runs the jobs one fork after another until each has come to its end. */
-static void run_jobs(struct job *jobs, unsigned n)
-{
-    pid_t pid[16];
-    unsigned left = n;
-
-    for (unsigned i = 0; i < n; i++)
-        pid[i] = start(&jobs[i]);
-    while (left > 0) {
-        int status;
-        pid_t who = wait(&status);
-
-        for (unsigned i = 0; i < n; i++) {
-            struct job *j = &jobs[i];
-
-            if (pid[i] != who)
-                continue;
-            if (!j->r->over) {
-                char why[80];
-
-                snprintf(why, sizeof(why), "the program ended with %s %d",
-                         WIFSIGNALED(status) ? "signal" : "code",
-                         WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-                failed(j, "something", why);
-                j->from_kind = j->r->kind;
-                j->from_nth = j->r->nth + 1;
-            }
-            if (j->r->over || j->r->failures >= 20 || j->o->nth != 0) {
-                left--;
-                pid[i] = -1;
-            } else {
-                pid[i] = start(j);
-            }
-        }
-    }
+    return !j->r->over && j->r->failures < 20 && j->o->nth == 0;
 }
 
 int faults(const struct subject *s, const struct faults_opts *o)
 {
-    unsigned n = o->nth != 0 ? 1 : MIN(MAX(1u, o->jobs), 16u);
-    struct report *r =
-        mmap(NULL, sizeof(*r) * 16, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    struct job jobs[16];
+    unsigned n = o->nth != 0 ? 1 : MIN(MAX(1u, o->jobs), JOBS_MAX);
+    struct report *r = mmap(NULL, sizeof(*r) * JOBS_MAX, PROT_READ | PROT_WRITE,
+                            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct job jobs[JOBS_MAX];
     char why[WHY_MAX] = "";
     uint64_t tried = 0, reached = 0, failures = 0;
 
@@ -254,13 +218,13 @@ int faults(const struct subject *s, const struct faults_opts *o)
     }
     for (unsigned i = 0; i < n; i++)
         jobs[i] = (struct job){.s = s, .o = o, .r = &r[i], .idx = i, .n = n, .from_nth = 1};
-    run_jobs(jobs, n);
+    jobs_run(jobs, sizeof(jobs[0]), n, job_run, job_ended);
     for (unsigned i = 0; i < n; i++) {
         tried += r[i].tried;
         reached += r[i].reached;
         failures += r[i].failures;
     }
-    munmap(r, sizeof(*r) * 16);
+    munmap(r, sizeof(*r) * JOBS_MAX);
     printf("crash: faults of %s: seed %llu: %llu runs, %llu with a fault, %llu failures\n", s->name,
            (unsigned long long)o->seed, (unsigned long long)tried, (unsigned long long)reached,
            (unsigned long long)failures);

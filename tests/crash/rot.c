@@ -5,13 +5,13 @@
  * start, samples elsewhere.
  */
 #include "faults.h"
+#include "jobs.h"
 #include "own.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 struct report {
@@ -73,8 +73,10 @@ static void flip(struct job *j, uint64_t place)
                               : "harmless");
 }
 
-static void job_run(struct job *j)
+static void job_run(void *job)
 {
+    struct job *j = job;
+
     walk_sessions(&j->session);
     for (uint64_t i = j->from; i < j->to && j->r->failures < 10; i++) {
         j->r->next = i + 1;
@@ -115,49 +117,17 @@ static uint64_t *choose(const struct subject *s, const struct rot_opts *o, uint6
     return place;
 }
 
-static pid_t start(struct job *j)
+/* One that died tells by its report where it was. */
+static bool job_ended(void *job, int status)
 {
-    pid_t pid;
+    struct job *j = job;
 
-    fflush(stdout);
-    pid = fork();
-    must(pid >= 0);
-    if (pid == 0) {
-        job_run(j);
-        fflush(stdout);
-        _exit(0);
+    (void)status;
+    if (!j->r->over) {
+        failed(j, "the program ended, see above");
+        j->from = j->r->next;
     }
-    return pid;
-}
-
-static void run_jobs(struct job *jobs, unsigned n)
-{
-    pid_t pid[16];
-    unsigned left = n;
-
-    for (unsigned i = 0; i < n; i++)
-        pid[i] = start(&jobs[i]);
-    while (left > 0) {
-        int status;
-        pid_t who = wait(&status);
-
-        for (unsigned i = 0; i < n; i++) {
-            struct job *j = &jobs[i];
-
-            if (pid[i] != who)
-                continue;
-            if (!j->r->over) {
-                failed(j, "the program ended, see above");
-                j->from = j->r->next;
-            }
-            if (j->r->over || j->r->failures >= 10 || j->from >= j->to) {
-                left--;
-                pid[i] = -1;
-            } else {
-                pid[i] = start(j);
-            }
-        }
-    }
+    return !j->r->over && j->r->failures < 10 && j->from < j->to;
 }
 
 /* The short workload of the faults, closed in good order. */
@@ -179,10 +149,10 @@ static int prepare(const struct subject *s, uint64_t seed, char *why)
 
 int rot(const struct subject *s, const struct rot_opts *o)
 {
-    unsigned n = o->at != UINT64_MAX ? 1 : MIN(MAX(1u, o->jobs), 16u);
-    struct report *r =
-        mmap(NULL, sizeof(*r) * 16, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    struct job jobs[16];
+    unsigned n = o->at != UINT64_MAX ? 1 : MIN(MAX(1u, o->jobs), JOBS_MAX);
+    struct report *r = mmap(NULL, sizeof(*r) * JOBS_MAX, PROT_READ | PROT_WRITE,
+                            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct job jobs[JOBS_MAX];
     char why[WHY_MAX] = "";
     uint64_t nplaces = 1, *place, found = 0, harmless = 0, failures = 0;
 
@@ -203,13 +173,13 @@ int rot(const struct subject *s, const struct rot_opts *o)
                                .place = place,
                                .from = nplaces * i / n,
                                .to = nplaces * (i + 1) / n};
-    run_jobs(jobs, n);
+    jobs_run(jobs, sizeof(jobs[0]), n, job_run, job_ended);
     for (unsigned i = 0; i < n; i++) {
         found += r[i].found;
         harmless += r[i].harmless;
         failures += r[i].failures;
     }
-    munmap(r, sizeof(*r) * 16);
+    munmap(r, sizeof(*r) * JOBS_MAX);
     own_free(place);
     printf("crash: rot of %s: seed %llu: %llu flips, %llu found, %llu harmless, %llu failures\n",
            s->name, (unsigned long long)o->seed, (unsigned long long)nplaces,

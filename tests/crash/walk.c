@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "walk.h"
+#include "jobs.h"
 #include "own.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define LOG_ARENA_BYTES (4 * GIB)
 #define SESSION_ARENA_BYTES (1 * GIB)
-#define JOBS_MAX 16
 #define HOW_MAX 192
 #define NESTED_ONE_IN 8
 #define GO_ON_ONE_IN 4
@@ -151,8 +150,9 @@ static void image(struct job *j, struct disk_cut *c, uint32_t number)
 
 /* --- all of them ------------------------------------------------------------------------------ */
 
-static void job_run(struct job *j)
+static void job_run(void *job)
 {
+    struct job *j = job;
     struct dice dice = dice_of(j->o->seed, 77);
     struct disk_cut c;
     double each = (double)j->o->images / MAX(1u, j->log->ticks), owed = 0;
@@ -244,59 +244,17 @@ int walk_record(const struct subject *s, uint64_t seed, struct disk_log *out_log
     return rc < 0 || b.stuck ? -EILSEQ : 0;
 }
 
-static pid_t start(struct job *j)
-{
-    pid_t pid;
-
-    fflush(stdout);
-    pid = fork();
-    must(pid >= 0);
-    if (pid == 0) {
-        job_run(j);
-        fflush(stdout);
-        _exit(0);
-    }
-    return pid;
-}
-
 /* A job that died tells by its report where it was. */
-static void reap(struct job *j, int status)
+static bool job_ended(void *job, int status)
 {
-    char why[WHY_MAX];
+    char why[JOBS_ENDED_TEXT];
+    struct job *j = job;
 
-    if (j->r->over)
-        return;
-    snprintf(why, sizeof(why), "the program ended with %s %d",
-             WIFSIGNALED(status) ? "signal" : "code",
-             WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-    failed(j, "see above", why);
-    j->from = j->r->cut + 1;
-}
-
-static void run_jobs(struct job *jobs, unsigned n, unsigned failures_max)
-{
-    pid_t pid[JOBS_MAX];
-    unsigned left = n;
-
-    for (unsigned i = 0; i < n; i++)
-        pid[i] = start(&jobs[i]);
-    while (left > 0) {
-        int status;
-        pid_t who = wait(&status);
-
-        for (unsigned i = 0; i < n; i++) {
-            if (pid[i] != who)
-                continue;
-            reap(&jobs[i], status);
-            if (jobs[i].r->over || jobs[i].r->failures >= failures_max ||
-                jobs[i].from > jobs[i].to) {
-                left--;
-                pid[i] = -1;
-            } else {
-                pid[i] = start(&jobs[i]);
-            }
-        }
+    if (!j->r->over) {
+        failed(j, "see above", jobs_ended_text(status, why));
+        j->from = j->r->cut + 1;
     }
+    return !j->r->over && j->r->failures < j->o->failures_max && j->from <= j->to;
 }
 
 int walk(const struct subject *s, const struct walk_opts *o, struct walk_result *out)
@@ -330,7 +288,7 @@ int walk(const struct subject *s, const struct walk_opts *o, struct walk_result 
                          .log = &log,
                          .from = from + (uint32_t)((uint64_t)(to - from + 1) * i / n),
                          .to = from + (uint32_t)((uint64_t)(to - from + 1) * (i + 1) / n) - 1};
-    run_jobs(jobs, n, o->failures_max);
+    jobs_run(jobs, sizeof(jobs[0]), n, job_run, job_ended);
     for (unsigned i = 0; i < n; i++) {
         out->cuts += reports[i].cuts;
         out->images += reports[i].images;

@@ -54,9 +54,9 @@ struct job {
 static void failed(struct job *j, const char *what, const char *why)
 {
     printf("crash: %s: seed %llu, %s number %u fails, %s: %s\n"
-           "    replay: crash faults %s --seed %llu --kind %u --nth %u\n",
+           "    replay: crash faults %s %s--seed %llu --kind %u --nth %u\n",
            j->s->name, (unsigned long long)j->o->seed, kinds[j->r->kind].name, j->r->nth, what, why,
-           j->s->name, (unsigned long long)j->o->seed, j->r->kind, j->r->nth);
+           j->s->name, walk_more, (unsigned long long)j->o->seed, j->r->kind, j->r->nth);
     if (j->o->verbose && j->s->show != NULL)
         j->s->show();
     fflush(stdout);

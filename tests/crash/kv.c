@@ -20,6 +20,7 @@ void kv_subject_shards(unsigned n)
 {
     snprintf(shards_uri, sizeof(shards_uri), "%s&shards=%u", KV_SHARDS_URI, n);
     kv_subject_uri = shards_uri;
+    kvm_any_order = n > 1;
     snprintf(walk_more, sizeof(walk_more), "--shards %u ", n);
 }
 

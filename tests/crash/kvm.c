@@ -27,6 +27,7 @@ struct event {
 };
 
 unsigned kvm_blamed;
+bool kvm_any_order;
 
 static struct {
     struct bytes key[KVM_KEYS + KVM_EXTRA];
@@ -294,6 +295,17 @@ void kvm_settle(const uint8_t at[KVM_KEYS])
     m.nchanges = m.nops = m.nevents = m.at = 0;
 }
 
+/* The same where requests may overtake each other: what another one has left tells nothing of it. */
+static int side_of_any_order(const struct kvm_view *v, uint32_t op, unsigned at)
+{
+    for (unsigned k = 0; k < v->n; k++)
+        if (k != at && kvm_state_eq(&v->maybe[k].state, &v->maybe[at].state))
+            return -1;
+    if (at == 0)
+        return 0;
+    return v->maybe[at].op == op ? 1 : -1;
+}
+
 /* Whether the key is as after `op`: 1, before it: 0; -1 when one cannot tell. */
 static int side(unsigned key, uint32_t op, unsigned at)
 {
@@ -302,6 +314,8 @@ static int side(unsigned key, uint32_t op, unsigned at)
     for (unsigned i = 1; i < v->n; i++) {
         if (v->maybe[i].op != op)
             continue;
+        if (kvm_any_order)
+            return side_of_any_order(v, op, at);
         for (unsigned k = 0; k < v->n; k++)
             if ((k >= i) != (at >= i) && kvm_state_eq(&v->maybe[k].state, &v->maybe[at].state))
                 return -1;

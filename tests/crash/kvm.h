@@ -12,8 +12,8 @@
 
 #include <stdint.h>
 
-#define KVM_KEYS 208u   /* of the workload */
-#define KVM_EXTRA 12u   /* more keys, of what goes on after a crash */
+#define KVM_KEYS 208u /* of the workload */
+#define KVM_EXTRA 12u /* more keys, of what goes on after a crash */
 #define KVM_PIECES 4u
 #define KVM_BATCH_MAX 8u
 #define KVM_MAYBE 24u
@@ -76,6 +76,9 @@ void kvm_settle(const uint8_t at[KVM_KEYS]);
 /** What was done to a key, and which key a look found wrong last. */
 void kvm_show(unsigned key);
 extern unsigned kvm_blamed;
+/** Requests in flight may overtake each other: a batch over shards waits for them, and what one of
+ * them stores meanwhile does not wait for it. */
+extern bool kvm_any_order;
 /** Whether key `a` at place `ia` and so on fit: no batch is half there. `at[key]` is the place in
  * kvm_view() that was seen. Returns -1, or the number of a batch that is half there. */
 int kvm_half(const uint8_t at[KVM_KEYS], char *out_text, size_t max);

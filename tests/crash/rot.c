@@ -33,10 +33,10 @@ struct job {
 static void failed(struct job *j, const char *why)
 {
     printf("crash: rot of %s: seed %llu, byte %llu changed by %02llx: %s\n"
-           "    replay: crash rot %s --seed %llu --at %llu\n",
+           "    replay: crash rot %s %s--seed %llu --at %llu\n",
            j->s->name, (unsigned long long)j->o->seed, (unsigned long long)(j->r->at >> 8),
-           (unsigned long long)(j->r->at & 255), why, j->s->name, (unsigned long long)j->o->seed,
-           (unsigned long long)j->r->at);
+           (unsigned long long)(j->r->at & 255), why, j->s->name, walk_more,
+           (unsigned long long)j->o->seed, (unsigned long long)j->r->at);
     fflush(stdout);
     j->r->failures++;
 }

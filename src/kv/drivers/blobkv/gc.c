@@ -172,6 +172,16 @@ static bool has_room_now(struct rt_task *t, struct collector *c)
     return true;
 }
 
+/* Nobody will make any: whoever waits is told. */
+static void no_room(struct bkv *s)
+{
+    if (!s->want_room)
+        return;
+    s->full = true;
+    s->want_room = false;
+    bkv_space_wake(s);
+}
+
 /* Somebody waits for a segment: whatever it takes. A merge only when emptying gives nothing. */
 static void make_room(struct rt_task *t, struct collector *c)
 {
@@ -194,9 +204,7 @@ static void make_room(struct rt_task *t, struct collector *c)
         if (checkpoint(t, c) < 0 || vain >= VAIN_MAX) {
             if (has_room_now(t, c))
                 break;
-            s->full = true; /* until something is deleted */
-            s->want_room = false;
-            bkv_space_wake(s);
+            no_room(s); /* until something is deleted */
         }
     }
 }
@@ -285,6 +293,8 @@ int bkv_collector(struct rt_task *t, void *store)
                 bkv_supply_wake(s);
             }
         }
+        if (s->poison != 0 || c.mover == NULL)
+            no_room(s);
         while (!s->closing && !s->collector_due && !s->want_room)
             (void)rt_cond_wait(t, &s->collector_wanted);
     }

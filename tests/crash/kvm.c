@@ -295,7 +295,7 @@ void kvm_settle(const uint8_t at[KVM_KEYS])
     m.nchanges = m.nops = m.nevents = m.at = 0;
 }
 
-/* The same where requests may overtake each other: what another one has left tells nothing of it. */
+/* The same where requests may overtake each other: what another has left tells nothing of it. */
 static int side_of_any_order(const struct kvm_view *v, uint32_t op, unsigned at)
 {
     for (unsigned k = 0; k < v->n; k++)

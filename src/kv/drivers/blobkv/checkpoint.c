@@ -491,6 +491,7 @@ static int write_root(struct rt_task *t, struct bkv_checkpoint_state *ck,
         return rc;
     for (uint32_t i = 1; i < s->nsegs; i++)
         s->seg[i].freeing = frees(ck, i);
+    ck->super.table_epoch = s->super.epoch;
     rc = write_part(t, &w, fences_part, tree, fences);
     if (rc == 0)
         rc = write_part(t, &w, table_part, NULL, table);
@@ -652,6 +653,7 @@ static int write_table(struct rt_task *t, struct bkv_checkpoint_state *ck)
     drop_root(s, n, le32_get(s->super.nextents));
     w.extent = n;
     ck->super.nextents = le32_make(n);
+    ck->super.table_epoch = s->super.epoch;
     rc = place_root(t, ck, table);
     return rc == 0 ? write_part(t, &w, table_part, NULL, table) : rc;
 }

@@ -7,9 +7,11 @@
  * device under the store (512 or 4096), frozen in the super block.
  *
  * Every structure's checksum is CRC-32C and covers where it is and which life of its segment it
- * belongs to (`gen`, one more each time the segment is used again), so what is misdirected, stale
- * or torn is seen. It is computed by bkv_crc(): over the bytes after the crc field, seeded with the
- * address and the generation, which are therefore not stored in records.
+ * belongs to (`gen`, larger each time the segment is used again), so what is misdirected, stale or
+ * torn is seen. No generation is used twice, not by a life of which a crash has left but scraps:
+ * the next one's is the segment's generation in the table + 1 + the epochs since that. The checksum
+ * is computed by bkv_crc(): over the bytes after the crc field, seeded with the address and the
+ * generation, which are therefore not stored in records.
  */
 #ifndef KVASIR_KV_BLOBKV_FORMAT_H
 #define KVASIR_KV_BLOBKV_FORMAT_H
@@ -247,7 +249,7 @@ struct bkv_super {
     le32 segment_bytes;  /*  48  a power of two */
     le32 sector_bytes;   /*  52 */
     le32 nsegments;      /*  56  at the time of writing, segment 0 included */
-    le32 epoch;          /*  60  of encryption: one more for each open that writes */
+    le32 epoch;          /*  60  one more for each open that writes, durable before it does */
     le64 last_seq;       /*  64  the checkpoint has all changes up to here */
     le64 last_order;     /*  72  of the segments opened up to here */
     le64 nkeys;          /*  80  in the checkpoint */
@@ -259,13 +261,16 @@ struct bkv_super {
     uint8_t seal[128];   /* 2752  what opening an encrypted store needs (codec.h); else zero */
     uint8_t compress;    /* 2880  of what is written now: enum bkv_compress */
     uint8_t level;       /* 2881  and how hard; 0: the library's own */
-    uint8_t rsvd[670];   /* 2882 */
+    uint8_t rsvd[2];     /* 2882 */
+    le32 table_epoch;    /* 2884  in which the segment table was written */
+    uint8_t rsvd2[664];  /* 2888 */
     struct bkv_super_shards shards; /* 3552  zero in a store that has but one */
 };
 static_assert(sizeof(struct bkv_super) == BKV_PAGE_BYTES, "super slot");
 static_assert(offsetof(struct bkv_super, pos) == 104, "super slot");
 static_assert(offsetof(struct bkv_super, extent) == 192, "super slot");
 static_assert(offsetof(struct bkv_super, seal) == 2752, "super slot");
+static_assert(offsetof(struct bkv_super, table_epoch) == 2884, "super slot");
 static_assert(offsetof(struct bkv_super, shards) == 3552, "super slot");
 
 /* One segment in the checkpoint's table. */

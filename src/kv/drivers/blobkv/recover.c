@@ -20,6 +20,7 @@
 #define READ_BYTES ((uint32_t)(1 * MIB))
 #define SCAN_AT_ONCE 64u
 #define PIECE_BYTES ((size_t)256 * 1024)
+#define EPOCHS_MAX 1024u /* crashes since the last table, of which blocks are looked for */
 
 /* What a head told of a segment that has been used since the checkpoint. */
 struct newer {
@@ -34,7 +35,8 @@ struct recovery {
     uint32_t nnewer;
     uint32_t *headless; /* segments with a block, but no head */
     uint32_t nheadless;
-    uint8_t *buf; /* a segment */
+    uint32_t epochs; /* since the table was written */
+    uint8_t *buf;    /* a segment */
     uint64_t blocks, records, max_seq;
     struct bkv_stream_pos end[BKV_STREAMS];
     /* The last prepared block (txn.h) of the log, until what follows tells whether it counts. */
@@ -215,6 +217,22 @@ static int note_headless(struct recovery *r, uint32_t idx)
     return 0;
 }
 
+/* Whether a block begins at `buf` that a life since the table has written. */
+static bool is_newer_block(const struct recovery *r, uint32_t idx, const uint8_t *buf,
+                           uint64_t addr, struct bkv_block_info *out)
+{
+    const struct bkv_block_head *head = (const struct bkv_block_head *)buf;
+    uint32_t newest = r->s->seg[idx].gen + 1 + r->epochs;
+
+    if (le32_get(head->magic) != BKV_BLOCK_MAGIC)
+        return false;
+    for (uint32_t back = 0; back <= MIN(r->epochs, EPOCHS_MAX); back++) {
+        if (bkv_block_head_decode(buf, addr, newest - back, (uint32_t)r->s->secret[0], out) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* The first two sectors of a segment that was free. */
 static int look_at(struct recovery *r, uint32_t idx, const uint8_t *buf)
 {
@@ -229,8 +247,7 @@ static int look_at(struct recovery *r, uint32_t idx, const uint8_t *buf)
         return note_newer(r, &info);
     if (rc == 0 && info.segment == idx)
         return 0;
-    if (bkv_block_head_decode(buf + s->sector_bytes, addr + s->sector_bytes, g->gen + 1,
-                              (uint32_t)s->secret[0], &block) == 0)
+    if (is_newer_block(r, idx, buf + s->sector_bytes, addr + s->sector_bytes, &block))
         return note_headless(r, idx);
     return 0;
 }
@@ -283,8 +300,7 @@ static int read_segment(struct rt_task *t, struct bkv *s, uint32_t idx, uint32_t
 /*
  * A segment with a block and without a head. Both are sent together, so a crash may keep one and
  * lose the other: nobody was told of what is in it then. A later block that says that one had been
- * durable tells that the head was, too. The life is used up: what is left of it is not to be taken
- * for blocks of the next one.
+ * durable tells that the head was, too.
  */
 static int judge_headless(struct rt_task *t, struct recovery *r, uint32_t idx)
 {
@@ -297,12 +313,9 @@ static int judge_headless(struct rt_task *t, struct recovery *r, uint32_t idx)
     for (uint32_t at = s->sector_bytes; at < s->segment_bytes; at += s->sector_bytes) {
         struct bkv_block_info block;
 
-        if (bkv_block_head_decode(r->buf + at, base + at, s->seg[idx].gen + 1,
-                                  (uint32_t)s->secret[0], &block) == 0 &&
-            block.durable > 0)
+        if (is_newer_block(r, idx, r->buf + at, base + at, &block) && block.durable > 0)
             return err_set(r->why, -EBADMSG, "%s: segment %u: its head is damaged", s->name, idx);
     }
-    s->seg[idx].gen++;
     return 0;
 }
 
@@ -331,22 +344,27 @@ static int scan(struct rt_task *t, struct recovery *r)
     return rc;
 }
 
-/* What the heads say becomes the state of their segments. */
+/* What the heads say becomes the state of their segments; the others are past all generations
+ * that may have been used since the table. */
 static void adopt_newer(struct recovery *r)
 {
     struct bkv *s = r->s;
 
+    for (uint32_t i = 1; i < s->nsegs; i++) {
+        if (s->seg[i].state == BKV_SEG_FREE)
+            s->seg[i].gen += r->epochs;
+    }
     for (uint32_t i = 0; i < r->nnewer; i++) {
         const struct bkv_seg_info *info = &r->newer[i].info;
         struct bkv_seg *g = &s->seg[info->segment];
 
-        g->gen = info->gen;
         g->order = info->order;
         g->allocated = g->known = true;
         s->last_order = MAX(s->last_order, info->order);
         /* Pages of a checkpoint that was not finished are nobody's. */
         if (info->stream == BKV_INDEX)
             continue;
+        g->gen = info->gen;
         g->state = BKV_SEG_SEALED;
         g->stream = info->stream;
         g->end = s->sector_bytes;
@@ -823,6 +841,7 @@ int bkv_recover(struct rt_task *t, struct bkv *s, struct err *why)
 
     if (rc < 0)
         return rc;
+    r.epochs = bkv_epochs(&s->super);
     memcpy(s->txn.last, s->super.shards.txn, sizeof(s->txn.last));
     s->last_seq = r.max_seq = le64_get(s->super.last_seq);
     s->last_order = s->tree_order = le64_get(s->super.last_order);

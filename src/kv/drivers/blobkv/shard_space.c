@@ -92,8 +92,8 @@ static void wake_arrives(struct rt_msg *msg)
     struct bkv *s = container_of(msg, struct bkv, share_msg);
 
     atomic_store(&s->share_sent, false);
-    if (s->seg == NULL)
-        return; /* it has been closed meanwhile */
+    if (s->ntasks == 0)
+        return; /* it is being opened, or has been closed meanwhile */
     bkv_share_tell(s);
     if (atomic_exchange(&s->share_given, false)) {
         s->full = s->alloc_failed = s->share_asked = false;

@@ -415,6 +415,7 @@ static int make_new(struct rt_task *t, struct bkv *s, struct err *why)
     memset(&s->super, 0, sizeof(s->super));
     memcpy(s->super.magic, BKV_SUPER_MAGIC, sizeof(s->super.magic));
     s->super.version = le32_make(BKV_VERSION);
+    s->super.epoch = s->super.table_epoch = le32_make(1);
     rt_random(s->super.uuid, sizeof(s->super.uuid));
     s->super.uuid[6] = (uint8_t)((s->super.uuid[6] & 0x0f) | 0x40);
     s->super.uuid[8] = (uint8_t)((s->super.uuid[8] & 0x3f) | 0x80);
@@ -511,24 +512,27 @@ static int open_blob(struct rt_task *t, struct bkv *s, bool *out_new, struct err
     return rc;
 }
 
-/* A store that encrypts begins a new epoch before it writes anything else. */
-static int begin_epoch(struct rt_task *t, struct bkv *s)
+/* An epoch begins before anything else is written: no nonce and no generation of a segment that it
+ * uses has been used before, whatever a crash has left of what was written then. */
+static int begin_epoch(struct rt_task *t, struct bkv *s, bool is_new)
 {
     struct bkv_super super = s->super;
-    int rc;
+    int rc = 0;
 
-    if (s->codec == NULL || s->opts.read_only)
+    if (s->opts.read_only)
         return 0;
-    super.epoch = le32_make(le32_get(super.epoch) + 1);
-    rc = bkv_super_write(t, s, &super);
-    if (rc == 0)
+    if (!is_new) {
+        super.epoch = le32_make(le32_get(super.epoch) + 1);
+        rc = bkv_super_write(t, s, &super);
+    }
+    if (rc == 0 && s->codec != NULL)
         bkv_codec_start(s->codec, le32_get(super.epoch));
     return rc;
 }
 
 static int open_rest(struct rt_task *t, struct bkv *s, bool is_new, struct err *why)
 {
-    int rc = begin_epoch(t, s);
+    int rc = begin_epoch(t, s, is_new);
 
     s->secret[0] = le64_get(s->super.hash_key[0]);
     s->secret[1] = le64_get(s->super.hash_key[1]);

@@ -12,6 +12,14 @@ static inline uint64_t bkv_super_addr(unsigned slot)
     return (uint64_t)slot * BKV_SLOT_BYTES;
 }
 
+/** How many epochs have begun since the one in which the table was written. */
+static inline uint32_t bkv_epochs(const struct bkv_super *sb)
+{
+    uint32_t now = le32_get(sb->epoch), then = le32_get(sb->table_epoch);
+
+    return now > then ? now - then : 0;
+}
+
 /** Computes the checksum for a slot. */
 void bkv_super_seal(struct bkv_super *sb, unsigned slot);
 /** 0; with text: -ENODATA all zeroes; -EBADMSG; -ENOTSUP a version or feature we do not know. */

@@ -5,12 +5,12 @@
  *
  *   driver.c      the KV driver: opens, dispatches requests       stats.c    what it has done
  *   store.c       finds or makes the blob, super slots, close     super.c    one super slot
- *   commit.c      the committer: conditions, blocks, flush, apply
+ *   commit.c      the committer: conditions, blocks, apply       flush.c    the flush
  *   space.c       segments: live bytes, readers, allocation       supply.c   segments made ready
  *   get.c         the way of a get                                lookup.c   where a key is
  *   list.c        keys in order                                  snap.c     as of a checkpoint
  *   checkpoint.c  memtable into leaves, then the super slot       recover.c  back from all that
- *   gc.c          moves what lives out of segments that are mostly dead
+ *   gc.c          moves what lives out of segments that are mostly dead: move.c, to cold.c
  *   shards.c      a device is one of these or several: shards.h
  */
 #ifndef KVASIR_KV_BLOBKV_BLOBKV_H
@@ -52,6 +52,9 @@ struct bkv_seg {
     uint32_t live_tree, live_frozen, live_active;
     uint32_t live_held; /* placed, but not yet referred to: streams under way */
     uint32_t added, drop; /* what the checkpoint that runs adds and takes off, if it succeeds */
+    /* About how much of live_tree and live_frozen memtables have replaced: no account, for the
+     * collector's choice only. What the frozen one has replaced, the active one. */
+    uint32_t past_frozen, past_active;
     uint32_t readers;   /* reads in flight: not used again meanwhile */
     uint8_t state;      /* enum bkv_seg_state */
     uint8_t stream;     /* enum bkv_stream; 0: free */
@@ -143,6 +146,15 @@ struct bkv_stream_pos {
 /* What a segment is wanted for: each leaves more to those before it. */
 enum bkv_need { BKV_NEED_INDEX, BKV_NEED_MOVE, BKV_NEED_DELETE, BKV_NEED_DATA };
 
+/* The head of the cold segment that is open (cold.c). */
+struct bkv_cold_head {
+    struct bkv_seg_info info;
+    uint64_t after; /* a later flush than this one has to come before it; 0: none */
+    bool due;       /* it is still to be written */
+    bool busy;      /* somebody is about it */
+    struct rt_cond changed;
+};
+
 #define BKV_READY_MAX 64
 
 #define BKV_SHARD_MEMORY_MIN (4 * MIB)
@@ -202,7 +214,7 @@ struct bkv {
     struct bkv_tree_io tree_io;
     uint64_t checkpoint_no; /* one more each time `tree` changes; from 1 */
     uint64_t tree_order;    /* last_order when what the tree has was frozen */
-    bool reclaim_due;
+    bool reclaim_due, reclaiming; /* asked for; that, or under way */
     uint64_t reclaims;      /* tries to free emptied segments, checkpoints included */
 
     /* Segments. */
@@ -222,11 +234,14 @@ struct bkv {
     bool want_room;
     bool quiet;             /* nobody changes anything: a time to make the store small */
     bool collector_due;     /* the collector has to look again */
+    uint64_t paced_until;   /* the collector waits until so much has been written; 0: it does not */
+    struct rt_cond paced;
     bool large_opening;     /* somebody writes the head of the next large segment */
     bool prepare;           /* new segments are written with zeroes before they are used */
     uint32_t incompat;      /* what the next super slot has to say as well: BKV_INCOMPAT_* */
     uint64_t last_order, last_seq;
     struct bkv_stream_pos pos[BKV_STREAMS];
+    struct bkv_cold_head cold_head;
 
     /* Commit. */
     struct list queue;      /* struct bkv_op */
@@ -239,6 +254,9 @@ struct bkv {
     bool memory_short;      /* the memtable is full */
     bool hot_busy, cold_busy, freezing;
     uint64_t flush_failures; /* of the device, when the store was opened */
+    uint64_t flush_no;       /* of the newest flush that has begun */
+    uint64_t flushed_no;     /* and of the newest that has succeeded */
+    struct rt_cond flushed;  /* one has ended */
     int poison;             /* not 0: a write or flush has failed; no more changes */
     uint64_t log_since_checkpoint, checkpoint_log_bytes;
 
@@ -294,6 +312,9 @@ static inline uint32_t bkv_gen_of(const struct bkv *s, uint64_t addr)
 int bkv_task(struct bkv *s, const char *name, rt_task_fn fn, void *arg);
 void bkv_task_ended(struct bkv *s);
 
+/** Waits to be woken, until at_ns at most: false then. */
+bool bkv_cond_wait_until(struct rt_task *t, struct rt_cond *cond, uint64_t at_ns);
+
 /* After a failed write or flush: no more changes. Says so once in the log. Returns -EIO. */
 int bkv_poison(struct bkv *s, int rc, const char *what);
 
@@ -317,8 +338,18 @@ static inline void bkv_collector_wake(struct bkv *s)
     rt_cond_wake_all(&s->collector_wanted);
 }
 
+/** What users have written: what the collector has to keep up with. */
+static inline uint64_t bkv_written(const struct bkv *s)
+{
+    return s->stats.log_bytes + s->stats.large_bytes;
+}
+
 /** Flushes the device. After a failure the store is poisoned. */
 int bkv_flush(struct rt_task *t, struct bkv *s);
+/** The same for who can wait: with the flush of the next commit, if there is one soon. */
+int bkv_flush_soon(struct rt_task *t, struct bkv *s);
+/** The same, when one that began later than number `no` (of s->flush_no) will do. */
+int bkv_flush_after(struct rt_task *t, struct bkv *s, uint64_t no);
 /** One write of whole sectors inside a segment; poisons when it fails. */
 int bkv_write(struct rt_task *t, struct bkv *s, const void *buf, uint64_t addr, uint32_t len);
 
@@ -497,6 +528,13 @@ int bkv_checkpoint_seen(struct rt_task *t, struct bkv *s, struct bkv_hold *hold,
  * in them, but for each such key a memtable has another one. Waits. A checkpoint does as well.
  */
 void bkv_reclaim(struct rt_task *t, struct bkv *s);
+/** The same, without waiting for it. */
+void bkv_reclaim_soon(struct bkv *s);
+/** How many it would free now; none while a checkpoint is made. */
+uint32_t bkv_reclaimable(const struct bkv *s);
+/** Writes the head of the cold segment that is open, unless that has a later order; a flush that
+ * begins then makes it, and all that was moved to earlier segments, durable. */
+int bkv_cold_settle(struct rt_task *t, struct bkv *s, uint64_t order);
 /** Whether a place that the tree has is one of those: its segment has been freed since. */
 static inline bool bkv_is_stale(const struct bkv *s, uint64_t addr)
 {

@@ -230,7 +230,8 @@ static int walk_blocks(struct rt_task *t, struct bkv_ck *ck, uint32_t idx)
 
 static int check_segments(struct rt_task *t, struct bkv_ck *ck)
 {
-    int rc = 0;
+    /* The collector may have opened one whose head comes later. */
+    int rc = bkv_cold_settle(t, ck->s, ck->s->last_order);
 
     for (uint32_t i = 1; i < ck->nsegs && rc == 0; i++) {
         const struct bkv_ck_seg *g = &ck->seg[i];

@@ -82,6 +82,8 @@ static void freeze_now(struct bkv *s, struct bkv_checkpoint_state *ck)
         must(s->seg[i].live_frozen == 0);
         s->seg[i].live_frozen = s->seg[i].live_active;
         s->seg[i].live_active = 0;
+        s->seg[i].past_frozen = s->seg[i].past_active;
+        s->seg[i].past_active = 0;
     }
     free(ck->drops);
     ck->drops = take_ptr(&s->drops);
@@ -523,7 +525,7 @@ int bkv_super_write(struct rt_task *t, struct bkv *s, struct bkv_super *super)
         bkv_super_seal(page, slot);
         rc = bkv_write(t, s, page, bkv_super_addr(slot), sizeof(*page));
         if (rc == 0)
-            rc = bkv_flush(t, s);
+            rc = bkv_flush_soon(t, s);
         if (rc < 0)
             return rc;
         s->stats.checkpoint_bytes += sizeof(*page);
@@ -563,6 +565,7 @@ static void adopt(struct bkv *s, struct bkv_checkpoint_state *ck, struct bkv_tre
 
         g->live_tree = (uint32_t)live_after(g);
         g->live_frozen = g->added = g->drop = 0;
+        g->past_frozen = 0;
         if (g->freeing)
             bkv_seg_free(s, i);
         else if (g->victim > 0)
@@ -608,9 +611,11 @@ static int run(struct rt_task *t, struct bkv *s, struct bkv_checkpoint_state *ck
     rc = merge(t, ck, &tree);
     if (rc == 0)
         rc = write_root(t, ck, tree);
+    if (rc == 0)
+        rc = bkv_cold_settle(t, s, ck->last_order);
     /* Everything the new super slot speaks of: leaves, root, and records that nobody flushed. */
     if (rc == 0 && !PLANTED("kv-order"))
-        rc = bkv_flush(t, s);
+        rc = bkv_flush_soon(t, s);
     if (rc == 0)
         rc = write_super(t, ck, tree);
     if (rc == 0) {
@@ -660,15 +665,17 @@ static int write_table(struct rt_task *t, struct bkv_checkpoint_state *ck)
 
 static int reclaim_now(struct rt_task *t, struct bkv *s, struct bkv_checkpoint_state *ck)
 {
+    uint64_t now = s->last_order;
     int rc;
 
-    /* What was moved has to be durable before the place it came from is used again. */
-    rc = bkv_flush(t, s);
     ck->super = s->super;
+    rc = write_table(t, ck);
     if (rc == 0)
-        rc = write_table(t, ck);
+        rc = bkv_cold_settle(t, s, now);
+    /* Before the super slot speaks of it; and what was moved, before the place it came from is used
+     * again. */
     if (rc == 0)
-        rc = bkv_flush(t, s);
+        rc = bkv_flush_soon(t, s);
     if (rc < 0)
         return rc;
     ck->super.nsegments = le32_make(s->nsegs);
@@ -707,13 +714,27 @@ static void reclaim(struct rt_task *t, struct bkv *s)
         forget(s, ck->ndrops, ck);
 }
 
+uint32_t bkv_reclaimable(const struct bkv *s)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 1; s->ckpt->is_valid && i < s->nsegs; i++)
+        n += can_reclaim(s->ckpt, i);
+    return n;
+}
+
+void bkv_reclaim_soon(struct bkv *s)
+{
+    s->reclaim_due = s->reclaiming = true;
+    rt_cond_wake_all(&s->checkpoint_wanted);
+}
+
 void bkv_reclaim(struct rt_task *t, struct bkv *s)
 {
     uint64_t before = s->reclaims;
 
     while (s->reclaims == before && s->poison == 0 && !s->stopped) {
-        s->reclaim_due = true;
-        rt_cond_wake_all(&s->checkpoint_wanted);
+        bkv_reclaim_soon(s);
         (void)rt_cond_wait(t, &s->checkpoint_done);
     }
 }
@@ -792,6 +813,7 @@ int bkv_checkpointer(struct rt_task *t, void *store)
         if (!s->checkpoint_due) {
             s->reclaim_due = false;
             reclaim(t, s);
+            s->reclaiming = s->reclaim_due;
             s->reclaims++;
             rt_cond_wake_all(&s->checkpoint_done);
             continue;

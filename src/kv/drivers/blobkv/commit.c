@@ -476,6 +476,8 @@ static int write_block(struct rt_task *t, struct bkv *s, struct bkv_block *b,
     pos->number++;
     s->stats.log_bytes += head + whole;
     s->log_since_checkpoint += head + whole;
+    if (s->paced_until != 0 && bkv_written(s) >= s->paced_until)
+        rt_cond_wake_all(&s->paced);
     return 0;
 }
 
@@ -710,6 +712,7 @@ int bkv_committer(struct rt_task *t, void *store)
     rt_task_shield(t, true);
     while (!s->closing || s->collecting || !list_empty(&s->queue) || s->nresolving > 0) {
         if (list_empty(&s->queue) || s->freezing || !s->commit_due) {
+            rt_cond_wake_all(&s->flushed); /* no flush soon */
             (void)rt_cond_wait(t, &s->queued);
             continue;
         }

@@ -5,7 +5,9 @@
  * what is moved out of them goes to the cold stream, so that what lives long comes together. They
  * are free when the next checkpoint is durable.
  *
- * It goes as slowly as the need allows: the fewer segments are free, the shorter its pauses.
+ * It goes as fast as others write: after each step it waits until so much has been written as the
+ * step has gained, more when many segments are left, less when few are. So what it does is spread
+ * evenly between the commits, and nobody has to wait for a segment.
  */
 #include "kv/drivers/blobkv/gc.h"
 #include "kv/drivers/blobkv/large.h"
@@ -13,12 +15,15 @@
 #include "base/log.h"
 
 #define QUIET_NS NS_PER_S
-#define PAUSE_MAX_NS (20 * NS_PER_MS)
-#define FULL_SHARE 0.95 /* a segment that lives more than that is not worth moving */
-#define TIDY_SHARE 0.6  /* when nothing is needed, only what is mostly dead */
+#define PAUSE_MAX_NS (20 * NS_PER_MS) /* when nobody writes */
+#define FULL_SHARE 0.95               /* a segment that lives more than that is not worth moving */
+#define TIDY_SHARE 0.6                /* when nothing is needed, only what is mostly dead */
 #define INDEX_SHARE 0.5 /* pages of the index are rewritten often, without being asked */
 #define VICTIM_ROUNDS 3 /* checkpoints after which it may be chosen again, if it is still there */
 #define RECLAIM_BYTES (16 * MIB) /* of emptied segments, before they are freed */
+#define RECLAIM_MIN 4u           /* segments, when few are left */
+#define PACE_NONE 0.25           /* of what is wanted is left: no pauses */
+#define PACE_EVEN 0.75           /* as fast as others write */
 #define VAIN_MAX 4               /* rounds that give no segment, before the store is called full */
 #define TIDY_BYTES (64 * MIB)    /* moved, before a checkpoint frees what was emptied */
 
@@ -43,24 +48,55 @@ static uint32_t reclaim_batch(const struct bkv *s)
     return MIN(MAX((uint32_t)(RECLAIM_BYTES / s->segment_bytes), 8u), 16u);
 }
 
-void bkv_collector_pace(struct rt_task *t, struct bkv *s)
+/* What of a segment has been dealt with since the last time, but for what was moved elsewhere. */
+static uint64_t gained(const struct bkv *s, struct bkv_pace *p, uint32_t off)
 {
-    uint32_t have = spare(s), want = wanted(s);
-    uint64_t ns = PAUSE_MAX_NS;
+    uint64_t done = MAX(off, p->off) - p->off, moved = s->stats.moved_bytes - p->moved;
 
-    if (s->want_room || have * 2 < want)
-        ns = 0;
-    else if (have < want)
-        ns = PAUSE_MAX_NS / 16 * have / want;
-    if (s->closing || ns == 0)
-        (void)rt_yield(t);
-    else
-        (void)rt_sleep(t, ns);
+    p->off += (uint32_t)done;
+    p->moved += moved;
+    return done > moved ? done - moved : 0;
 }
 
+void bkv_collector_pace(struct rt_task *t, struct bkv *s, struct bkv_pace *p, uint32_t off)
+{
+    double left = (double)(2 * spare(s) + bkv_reclaimable(s)) / (2 * wanted(s));
+    uint64_t bytes = gained(s, p, off), until = rt_now() + PAUSE_MAX_NS;
+    bool in_time = true;
+
+    if (left <= PACE_NONE || bytes == 0) {
+        (void)rt_yield(t);
+        return;
+    }
+    left = (left - PACE_NONE) / (PACE_EVEN - PACE_NONE);
+    s->paced_until = bkv_written(s) + (uint64_t)((double)bytes * left) + 1;
+    while (in_time && bkv_written(s) < s->paced_until && !s->want_room && !s->closing)
+        in_time = bkv_cond_wait_until(t, &s->paced, until);
+    s->paced_until = 0;
+}
+
+/* What would have to be moved, as far as is known. */
 static double share_of(const struct bkv *s, const struct bkv_seg *g)
 {
-    return (double)bkv_seg_live(g) / (double)s->segment_bytes;
+    uint64_t live = bkv_seg_live(g), past = (uint64_t)g->past_frozen + g->past_active;
+
+    return (double)(live - MIN(past, (uint64_t)g->live_tree + g->live_frozen)) /
+           (double)s->segment_bytes;
+}
+
+/* What the emptying of a segment gives for its cost; 0: it is not worth it. Age counts less than in
+ * proportion: what is old but mostly live would be moved again and again. */
+static double score_of(const struct bkv *s, const struct bkv_seg *g, double max_share)
+{
+    double share, score;
+
+    if (g->state != BKV_SEG_SEALED || g->victim > 0 || g->damaged || g->live_held > 0)
+        return 0;
+    share = share_of(s, g);
+    if (share > (g->stream == BKV_INDEX ? INDEX_SHARE : max_share) || bkv_seg_live(g) == 0)
+        return 0;
+    score = (1 - share) / (1 + share);
+    return score * score * ((double)(s->last_order - g->order) + 1);
 }
 
 /* The segment whose emptying gives most for its cost; 0: none is worth it. */
@@ -70,16 +106,8 @@ static uint32_t choose(const struct bkv *s, double max_share)
     double best_score = 0;
 
     for (uint32_t i = 1; i < s->nsegs; i++) {
-        const struct bkv_seg *g = &s->seg[i];
-        double share, age, score;
+        double score = score_of(s, &s->seg[i], max_share);
 
-        if (g->state != BKV_SEG_SEALED || g->victim > 0 || g->damaged || g->live_held > 0)
-            continue;
-        share = share_of(s, g);
-        if (share > (g->stream == BKV_INDEX ? INDEX_SHARE : max_share) || bkv_seg_live(g) == 0)
-            continue;
-        age = (double)(s->last_order - g->order) + 1;
-        score = (1 - share) * age / (1 + share);
         if (score > best_score) {
             best_score = score;
             best = i;
@@ -101,6 +129,7 @@ struct collector {
     struct bkv_mover *mover;
     uint64_t emptied; /* segments that the next checkpoint frees */
     uint64_t moved;   /* bytes */
+    uint32_t next;    /* segment that is being read ahead; 0: none */
     uint64_t ops_seen, quiet_since;
     uint64_t tidied_at; /* operations when nothing was left to do, + 1 */
     struct rt_timer timer;
@@ -117,7 +146,8 @@ static int checkpoint(struct rt_task *t, struct collector *c)
 static bool collect_one(struct rt_task *t, struct collector *c, double max_share)
 {
     struct bkv *s = c->s;
-    uint32_t idx = choose(s, max_share);
+    bool chosen = c->next != 0 && score_of(s, &s->seg[c->next], max_share) > 0;
+    uint32_t idx = chosen ? c->next : choose(s, max_share);
     struct bkv_seg *g = &s->seg[idx];
     uint64_t live = bkv_seg_live(g), moved = s->stats.moved_bytes;
     enum bkv_stream stream = g->stream == BKV_LARGE ? BKV_LARGE : BKV_COLD; /* it moves to */
@@ -138,10 +168,11 @@ static bool collect_one(struct rt_task *t, struct collector *c, double max_share
             return false;
     }
     g->victim = VICTIM_ROUNDS;
+    c->next = next_of_log(s, max_share);
     if (g->stream == BKV_LARGE)
         rc = bkv_large_evacuate(t, s, idx);
     else if (g->stream != BKV_INDEX)
-        rc = bkv_move_segment(t, c->mover, idx, next_of_log(s, max_share));
+        rc = bkv_move_segment(t, c->mover, idx, c->next);
     if (rc == -EBADMSG) {
         log_error("%s: segment %u is damaged: what lives in it stays there", s->name, idx);
         g->damaged = true;
@@ -158,13 +189,16 @@ static bool collect_one(struct rt_task *t, struct collector *c, double max_share
     return true;
 }
 
-/* Frees what was emptied; true when there is room then, and whoever waits has been told. */
+/* Frees what was emptied, unless that is not needed any more; true when there is room then, and
+ * whoever waits has been told. */
 static bool has_room_now(struct rt_task *t, struct collector *c)
 {
     struct bkv *s = c->s;
 
-    bkv_reclaim(t, s);
-    c->emptied = 0;
+    if (spare(s) == 0) {
+        bkv_reclaim(t, s);
+        c->emptied = 0;
+    }
     if (spare(s) == 0)
         return false;
     s->want_room = false;
@@ -182,6 +216,15 @@ static void no_room(struct bkv *s)
     bkv_space_wake(s);
 }
 
+/* The next checkpoint would free what was emptied by itself, but perhaps too late. When few are
+ * left, a few are worth a table: more of them where flushes do not hold up those who write. */
+static bool is_reclaim_due(const struct bkv *s)
+{
+    uint32_t least = s->opts.sync ? RECLAIM_MIN : 2 * RECLAIM_MIN;
+
+    return !s->reclaiming && bkv_reclaimable(s) >= MIN(reclaim_batch(s), MAX(spare(s), least));
+}
+
 /* Somebody waits for a segment: whatever it takes. A merge only when emptying gives nothing. */
 static void make_room(struct rt_task *t, struct collector *c)
 {
@@ -193,8 +236,11 @@ static void make_room(struct rt_task *t, struct collector *c)
 
         if (has_room_now(t, c))
             break;
-        for (unsigned n = 0; moved && n < reclaim_batch(s) && !s->closing; n++)
+        for (unsigned n = 0; moved && n < reclaim_batch(s) && spare(s) == 0 && !s->closing; n++) {
             moved = collect_one(t, c, FULL_SHARE);
+            if (is_reclaim_due(s))
+                bkv_reclaim_soon(s);
+        }
         if (c->emptied > 0 && has_room_now(t, c))
             break;
         vain = bkv_space_avail(s) > best ? 0 : vain + 1;
@@ -277,11 +323,8 @@ int bkv_collector(struct rt_task *t, void *store)
                 make_room(t, &c);
             } else if (spare(s) < wanted(s)) {
                 s->collector_due = collect_one(t, &c, FULL_SHARE);
-                /* The next checkpoint would come by itself, but perhaps too late. */
-                if (c.emptied >= reclaim_batch(s) || (!s->collector_due && c.emptied > 0)) {
-                    bkv_reclaim(t, s);
-                    c.emptied = 0;
-                }
+                if (is_reclaim_due(s) || (!s->collector_due && bkv_reclaimable(s) > 0))
+                    bkv_reclaim_soon(s);
             } else if (!is_quiet(&c)) {
                 s->quiet = false;
             } else if (is_untidy(s) && c.tidied_at != s->stats.ops + 1) {

@@ -165,6 +165,7 @@ static int scan(struct rt_task *t, struct evacuation *ev, uint8_t *window, uint8
     struct bkv *s = ev->s;
     uint64_t base = (uint64_t)ev->segment << s->segment_shift;
     uint32_t end = s->seg[ev->segment].end;
+    struct bkv_pace pace = bkv_pace_begin(s);
     uint32_t from = 0, have = 0; /* what is in the window */
 
     for (uint32_t at = s->sector_bytes; at < end && bkv_seg_live(&s->seg[ev->segment]) > 0;
@@ -194,7 +195,7 @@ static int scan(struct rt_task *t, struct evacuation *ev, uint8_t *window, uint8
         if (rc == -ENOSPC || rc == -EIO)
             return rc;
         if (rc == 1)
-            bkv_collector_pace(t, s);
+            bkv_collector_pace(t, s, &pace, at);
     }
     return 0;
 }

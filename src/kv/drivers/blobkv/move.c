@@ -46,7 +46,8 @@ struct bkv_mover {
     struct bkv *s;
     uint8_t *window; /* WINDOW_BYTES and a record more */
     struct ahead ahead;
-    uint32_t next; /* the segment that will probably be next; 0: none */
+    uint32_t next;  /* the segment that will probably be next; 0: none */
+    uint8_t *space; /* a page, and the block */
     uint8_t *block;
     struct move *move;
     uint32_t nmoves, fill;
@@ -64,12 +65,13 @@ struct bkv_mover *bkv_mover_new(struct bkv *s)
     m->window = aligned_alloc(4096, WINDOW_BYTES + 65536);
     m->ahead.buf = aligned_alloc(4096, WINDOW_BYTES + 65536);
     m->ahead.mover = m;
-    m->block = aligned_alloc(4096, BLOCK_BYTES + 2 * BKV_PAGE_BYTES);
+    m->space = aligned_alloc(4096, BLOCK_BYTES + 3 * BKV_PAGE_BYTES);
     m->move = malloc(MOVES_MAX * sizeof(*m->move));
-    if (m->window == NULL || m->ahead.buf == NULL || m->block == NULL || m->move == NULL) {
+    if (m->window == NULL || m->ahead.buf == NULL || m->space == NULL || m->move == NULL) {
         bkv_mover_free(m);
         return NULL;
     }
+    m->block = m->space + BKV_PAGE_BYTES;
     return m;
 }
 
@@ -79,7 +81,7 @@ void bkv_mover_free(struct bkv_mover *m)
         return;
     free(m->window);
     free(m->ahead.buf);
-    free(m->block);
+    free(m->space);
     free(m->move);
     free(m);
 }
@@ -225,24 +227,6 @@ static void apply_move(struct rt_task *t, struct bkv *s, const struct move *mv, 
     s->stats.gc_records++;
 }
 
-/* The cold segment with room for a block. What its predecessor has is flushed first: else the head
- * of this one could outlive a crash that the end of that one does not. */
-static int cold_segment(struct rt_task *t, struct bkv *s, uint32_t len)
-{
-    struct bkv_stream_pos *pos = &s->pos[BKV_COLD];
-    struct bkv_seg_info info;
-    int rc;
-
-    if (pos->segment != 0 && s->segment_bytes - pos->offset >= len)
-        return 0;
-    rc = bkv_flush(t, s);
-    if (rc < 0)
-        return rc;
-    bkv_seg_seal(s, BKV_COLD);
-    rc = bkv_seg_open_wait(t, s, BKV_COLD, BKV_NEED_MOVE, &info);
-    return rc == 0 ? bkv_seg_head_write(t, s, &info) : rc;
-}
-
 static void wait_swap(struct rt_task *t, struct bkv *s)
 {
     const struct bkv_memtab *full = s->active;
@@ -261,7 +245,7 @@ static int write_moves(struct rt_task *t, struct bkv *s, struct bkv_mover *m)
     struct bkv_stream_pos *pos = &s->pos[BKV_COLD];
     uint64_t base;
     uint32_t len;
-    int rc = cold_segment(t, s, (uint32_t)round_up_u64(m->fill, s->sector_bytes));
+    int rc = bkv_cold_room(t, s, (uint32_t)round_up_u64(m->fill, s->sector_bytes));
 
     if (rc < 0)
         return rc;
@@ -278,7 +262,7 @@ static int write_moves(struct rt_task *t, struct bkv *s, struct bkv_mover *m)
     base = ((uint64_t)pos->segment << s->segment_shift) + pos->offset;
     len = bind_block(s, m, base, s->seg[pos->segment].gen);
     if (len > 0)
-        rc = bkv_write(t, s, m->block, base, len);
+        rc = bkv_cold_write(t, s, m->block, len);
     if (rc == 0 && len > 0) {
         pos->offset += len;
         pos->number++;
@@ -532,6 +516,7 @@ static int move_all(struct rt_task *t, struct bkv_mover *m, uint32_t idx)
     struct bkv *s = m->s;
     struct walk w = {.idx = idx, .gen = s->seg[idx].gen, .off = s->sector_bytes};
     struct walk began = w;
+    struct bkv_pace pace = bkv_pace_begin(s);
     int rc = 0;
 
     empty_block(m);
@@ -558,7 +543,7 @@ static int move_all(struct rt_task *t, struct bkv_mover *m, uint32_t idx)
             if (before.off < s->seg[idx].end)
                 w = before;
             rc = close_block(t, m, &w, &began);
-            bkv_collector_pace(t, s);
+            bkv_collector_pace(t, s, &pace, w.off);
         }
     }
     return rc;

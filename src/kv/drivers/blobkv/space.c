@@ -80,6 +80,7 @@ void bkv_seg_free(struct bkv *s, uint32_t idx)
     g->end = 0;
     g->victim = 0;
     g->damaged = g->emptied = g->has_large = false;
+    g->past_frozen = g->past_active = 0;
     g->freed_at = s->freed_at = ++s->stamp;
     s->full = false;
 }
@@ -177,6 +178,7 @@ int bkv_space_room(struct bkv *s, enum bkv_need need)
     if (s->full || need == BKV_NEED_INDEX || need == BKV_NEED_MOVE)
         return -ENOSPC;
     s->want_room = true;
+    rt_cond_wake_all(&s->paced);
     bkv_collector_wake(s);
     return -EAGAIN;
 }
@@ -334,10 +336,24 @@ void bkv_apply_place(struct bkv *s, struct bytes key, const struct bkv_place *pl
     s->dirty = true;
 }
 
+/* What the table names is about to be replaced by a record in the active memtable; when that had
+ * none of the key before, a leaf or the frozen memtable goes on counting the old one. */
+static void note_past(struct bkv *s, uint64_t hash, uint32_t rec_len)
+{
+    struct bkv_hot_hit hit;
+
+    if (bkv_hot_find(s->hot, hash, &hit, 1) > 0 && bkv_seg_of(s, hit.addr) < s->nsegs)
+        s->seg[bkv_seg_of(s, hit.addr)].past_active += MIN(hit.read_bytes, rec_len);
+}
+
 void bkv_apply(struct bkv *s, struct bytes key, uint64_t hash, const struct bkv_place *place,
                struct bytes extents, bool held, uint64_t moved_from)
 {
+    uint64_t changes = bkv_memtab_changes(s->active);
+
     bkv_apply_place(s, key, place, extents, held);
+    if (bkv_memtab_changes(s->active) != changes)
+        note_past(s, hash, place->type != BKV_DELETE ? place->rec_len : UINT32_MAX);
     if (moved_from != 0)
         bkv_hot_move(s->hot, hash, moved_from, place->addr, place->rec_len);
     else if (place->type == BKV_DELETE)

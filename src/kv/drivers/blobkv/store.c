@@ -2,7 +2,7 @@
 /*
  * A store as a whole: the blob it lives in is found by its name in the device's lvolstore, or made;
  * its super slots are read, or written for the first time; its tasks are started, and at close
- * ended in good order. And the two ways to the device that everybody here uses.
+ * ended in good order. And the write that everybody here uses; the flush is flush.c's.
  */
 #include "kv/drivers/blobkv/index_io.h"
 #include "kv/drivers/blobkv/large.h"
@@ -49,29 +49,6 @@ int bkv_write(struct rt_task *t, struct bkv *s, const void *buf, uint64_t addr, 
     return rc < 0 ? bkv_poison(s, rc, "a write") : 0;
 }
 
-int bkv_flush(struct rt_task *t, struct bkv *s)
-{
-    uint32_t hot = s->pos[BKV_HOT].number, cold = s->pos[BKV_COLD].number;
-    uint32_t hot_seg = s->pos[BKV_HOT].segment, cold_seg = s->pos[BKV_COLD].segment;
-    int rc;
-
-    if (s->poison != 0)
-        return -EIO;
-    rc =
-        PLANTED("kv-skip-flush") && s->stats.flushes % 8 == 7 ? 0 : blob_flush(t, s->chan, s->blob);
-    s->stats.flushes++;
-    /* Another's that failed may have lost what this one was to make durable. */
-    if (rc == 0 && blob_flush_failures(s->lvs.bs) != s->flush_failures)
-        rc = -EIO;
-    if (rc < 0)
-        return bkv_poison(s, rc, "a flush");
-    if (s->pos[BKV_HOT].segment == hot_seg)
-        s->pos[BKV_HOT].durable = MAX(s->pos[BKV_HOT].durable, hot);
-    if (s->pos[BKV_COLD].segment == cold_seg)
-        s->pos[BKV_COLD].durable = MAX(s->pos[BKV_COLD].durable, cold);
-    return 0;
-}
-
 int bkv_seg_head_write(struct rt_task *t, struct bkv *s, const struct bkv_seg_info *info)
 {
     CLEANUP(free_p) uint8_t *buf = aligned_alloc(4096, BKV_PAGE_BYTES);
@@ -98,6 +75,30 @@ void bkv_task_ended(struct bkv *s)
 {
     s->ntasks--;
     rt_cond_wake_all(&s->task_ended);
+}
+
+struct patience {
+    struct rt_timer timer; /* first */
+    struct rt_cond *cond;
+    bool over;
+};
+
+static void patience_ends(struct rt_timer *timer)
+{
+    struct patience *p = (struct patience *)timer;
+
+    p->over = true;
+    rt_cond_wake_all(p->cond);
+}
+
+bool bkv_cond_wait_until(struct rt_task *t, struct rt_cond *cond, uint64_t at_ns)
+{
+    struct patience p = {.timer = {.fn = patience_ends}, .cond = cond};
+
+    rt_timer_start(&p.timer, at_ns);
+    (void)rt_cond_wait(t, cond);
+    rt_timer_stop(&p.timer);
+    return !p.over;
 }
 
 #define SERVICES 2u /* supplier and checkpointer: needed for the last checkpoint */

@@ -10,37 +10,23 @@
 
 #include "base/bytes.h"
 
-int blob_esnap_read(struct rt_task *t, struct blk_dev *esnap, uint64_t off, uint8_t *out,
-                    size_t len)
+/* Without a buffer of the reactor's: who has them all may be waiting for the lock. */
+static int esnap_read(struct rt_task *t, struct blk_dev *esnap, uint64_t off, uint8_t *out,
+                      size_t len)
 {
     const struct blk_info *info = blk_info(esnap);
     uint64_t size = info->nblocks * info->block_bytes;
+    size_t there = off < size ? MIN(len, size - off) : 0;
     struct blk_chan *chan;
-    struct rt_buf *buf;
-    int rc = blk_chan_get(t, esnap, &chan);
+    int rc;
 
+    memset(out + there, 0, len - there);
+    if (there == 0)
+        return 0;
+    rc = blk_chan_get(t, esnap, &chan);
     if (rc < 0)
         return rc;
-    buf = rt_buf_take(t, RT_BUF_LARGE_BYTES);
-    rc = buf == NULL ? -ECANCELED : 0;
-    while (len > 0 && rc == 0) {
-        uint64_t lba = off / info->block_bytes, skip = off % info->block_bytes;
-        size_t n = MIN(len, RT_BUF_LARGE_BYTES - skip);
-
-        if (off >= size) {
-            memset(out, 0, len);
-            break;
-        }
-        n = MIN(n, size - off);
-        rc = blk_read(t, chan, buf->data, lba,
-                      (uint32_t)((skip + n + info->block_bytes - 1) / info->block_bytes));
-        memcpy(out, buf->data + skip, n);
-        out += n;
-        off += n;
-        len -= n;
-    }
-    if (buf != NULL)
-        rt_buf_put(buf);
+    rc = blk_read(t, chan, out, off / info->block_bytes, (uint32_t)(there / info->block_bytes));
     blk_chan_put(t, chan);
     return rc;
 }
@@ -66,8 +52,7 @@ static int copy_below(struct rt_task *t, const struct blob_first *w, uint32_t fr
 
         step = (uint32_t)MIN(end - from, BLOB_IO_BYTES);
         if (place.where == BLOB_AT_ESNAP)
-            rc = blob_esnap_read(t, place.esnap, w->idx * bs->super.cluster_bytes + from, bs->io,
-                                 step);
+            rc = esnap_read(t, place.esnap, w->idx * bs->super.cluster_bytes + from, bs->io, step);
         else
             rc = blk_read(t, bs->blk, bs->io, blob_cluster_lba(bs, place.cluster) + at,
                           step >> bs->block_shift);

@@ -117,7 +117,8 @@ static int get_one(struct rt_task *t, struct blob_store *bs, uint64_t id, struct
     return 0;
 }
 
-/* What a clone of an external snapshot stands on; without it only its own clusters can be read. */
+/* What a clone of an external snapshot stands on; without it only its own clusters can be read. A
+ * device with larger blocks than ours is none: what we read of it would not be whole blocks. */
 static void esnap_open(struct rt_task *t, struct blob *b)
 {
     const struct blob_attr *a = blob_head_find(&b->head, true, BLOB_X_EXTSNAP);
@@ -127,8 +128,12 @@ static void esnap_open(struct rt_task *t, struct blob *b)
     if (!(b->head.invalid & BLOB_INVALID_ESNAP) || a == NULL || b->esnap != NULL ||
         b->bs->esnap_fn == NULL)
         return;
-    if (b->bs->esnap_fn(t, b->bs->esnap_arg, a->value, a->value_len, &dev, &why) == 0)
+    if (b->bs->esnap_fn(t, b->bs->esnap_arg, a->value, a->value_len, &dev, &why) < 0)
+        return;
+    if (b->bs->block_bytes % blk_info(dev)->block_bytes == 0)
         b->esnap = dev;
+    else
+        blk_close(t, dev);
 }
 
 int blob_esnap_id(const struct blob *b, const void **out_id, uint16_t *out_len, bool *out_open)

@@ -155,7 +155,8 @@ int blob_decouple(struct rt_task *t, struct blob *b, blob_progress_fn progress, 
 /** Copies the clusters that are the blob's own to the same place of another device. */
 int blob_shallow_copy(struct rt_task *t, struct blob *b, struct blk_dev *to,
                       blob_progress_fn progress, void *arg);
-/** External snapshots: what a clone reads through, by the id in its EXTSNAP xattr. */
+/** External snapshots: what a clone reads through, by the id in its EXTSNAP xattr. A device whose
+ * blocks are larger than the store's counts as not found. */
 typedef int (*blob_esnap_fn)(struct rt_task *t, void *arg, const void *id, uint16_t id_len,
                              struct blk_dev **out_dev, struct err *why);
 void blob_store_set_esnap(struct blob_store *bs, blob_esnap_fn fn, void *arg);

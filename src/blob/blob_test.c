@@ -233,6 +233,98 @@ static int stands_on_a_device(struct rt_task *t, void *arg)
 }
 TEST(stands_on_a_device, 1)
 
+/* All the buffers of the reactor. */
+static void take_buffers(struct list *all)
+{
+    static const size_t sizes[] = {RT_BUF_LARGE_BYTES, RT_BUF_SMALL_BYTES};
+    struct rt_buf *b;
+
+    list_init(all);
+    for (unsigned i = 0; i < ARRAY_LEN(sizes); i++)
+        while ((b = rt_buf_get(sizes[i])) != NULL)
+            list_add_tail(all, &b->link);
+}
+
+static void give_buffers(struct list *all)
+{
+    struct rt_buf *b;
+
+    while ((b = list_pop_entry(all, struct rt_buf, link)) != NULL)
+        rt_buf_put(b);
+}
+
+/* Front ends that hold them all wait for just these reads and writes. */
+static int needs_no_buffers(struct rt_task *t, void *arg)
+{
+    struct rig r = {.uri = URI};
+    struct blk_chan *bchan;
+    struct blk_dev *base;
+    struct list held;
+    struct blob *b;
+    uint64_t id;
+    int rc;
+
+    CHECK(rig_open(t, &r, NULL) == 0);
+    CHECK(dev_open(t, "mem:?size=128K&block_size=512&name=base", &base, &bchan) == 0);
+    fill(buf, sizeof(buf), 9);
+    CHECK(blk_write(t, bchan, buf, (TEST_CLUSTER + 8192) / 512, 16, 0) == 0);
+    blob_store_set_esnap(r.bs, find_base, base);
+    CHECK(blob_create_esnap_clone(t, r.bs, "base", 4, 3, NULL, 0, &id) == 0);
+    CHECK(blob_open(t, r.bs, id, &b) == 0);
+    take_buffers(&held);
+    rc = shows_base(t, &r, b);
+    if (rc == 0)
+        rc = blob_write(t, r.chan, b, back, TEST_CLUSTER, 4096, 0);
+    if (rc == 0)
+        rc = shows_base(t, &r, b);
+    give_buffers(&held);
+    CHECK(rc == 0);
+    blob_close(t, b);
+    dev_close(t, base, bchan);
+    rig_close(t, &r);
+    return 0;
+}
+TEST(needs_no_buffers, 1)
+
+/* The last that holds a slow device leaves it while a read is at it. */
+static int leaves_while_read(struct rt_task *t, void *arg)
+{
+    struct rig r = {.uri = URI};
+    struct blob_req req = {.op = BLOB_READ, .len_bytes = TEST_CLUSTER};
+    struct iovec iov = {back, TEST_CLUSTER};
+    struct blk_chan *bchan;
+    struct blk_dev *base;
+    struct blob *b;
+    uint64_t id;
+    int rc;
+
+    CHECK(rig_open(t, &r, NULL) == 0);
+    CHECK(dev_open(t, "fault:?delay=50ms&base=mem:%3Fsize=64K%26name=base", &base, &bchan) == 0);
+    fill(buf, sizeof(buf), 9);
+    CHECK(blk_write(t, bchan, buf, 0, TEST_CLUSTER / 4096, 0) == 0);
+    blob_store_set_esnap(r.bs, find_base, base);
+    CHECK(blob_create_esnap_clone(t, r.bs, "base", 4, 1, NULL, 0, &id) == 0);
+    CHECK(blob_open(t, r.bs, id, &b) == 0);
+    dev_close(t, base, bchan);
+    rt_req_init_task(&req.req, t);
+    req.iov = &iov;
+    req.iovcnt = 1;
+    req.blob = b;
+    blob_submit(r.chan, &req);
+    rc = blob_write(t, r.chan, b, buf + TEST_CLUSTER, 0, TEST_CLUSTER, 0);
+    if (rc == 0)
+        rc = blob_inflate(t, b, NULL, NULL);
+    CHECK(rt_wait(t, &req.req) == 0 && rc == 0);
+    CHECK(b->esnap == NULL);
+    CHECK(memcmp(buf, back, TEST_CLUSTER) == 0); /* the write came while it was under way */
+    CHECK(blob_read(t, r.chan, b, back, 0, TEST_CLUSTER) == 0);
+    CHECK(memcmp(buf + TEST_CLUSTER, back, TEST_CLUSTER) == 0);
+    blob_close(t, b);
+    rig_close(t, &r);
+    return 0;
+}
+TEST(leaves_while_read, 1)
+
 static int copies_its_own(struct rt_task *t, void *arg)
 {
     struct rig r = {.uri = URI};
@@ -268,8 +360,12 @@ TEST(copies_its_own, 1)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(makes_and_finds_test), cmocka_unit_test(foreign_test),
-        cmocka_unit_test(grows_test),           cmocka_unit_test(stands_on_a_device_test),
+        cmocka_unit_test(makes_and_finds_test),
+        cmocka_unit_test(foreign_test),
+        cmocka_unit_test(grows_test),
+        cmocka_unit_test(stands_on_a_device_test),
+        cmocka_unit_test(needs_no_buffers_test),
+        cmocka_unit_test(leaves_while_read_test),
         cmocka_unit_test(copies_its_own_test),
     };
 

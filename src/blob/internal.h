@@ -249,9 +249,6 @@ void blob_flush_failed(struct blob_store *bs);
 
 /* --- chan.c ----------------------------------------------------------------------------------- */
 
-/** Reads [off, off + len) of what an external snapshot clone stands on, zeroes beyond its end. */
-int blob_esnap_read(struct rt_task *t, struct blk_dev *esnap, uint64_t off, uint8_t *out,
-                    size_t len);
 /** All I/O that was at the device when this was called has completed when it returns. */
 int blob_quiesce(struct rt_task *t, struct blob_store *bs);
 static inline uint8_t blob_io_begin(struct blob_chan *chan)

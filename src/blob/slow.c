@@ -65,7 +65,8 @@ static void piece_start(struct walk *k, struct blob_piece *p, uint8_t op, uint64
 
 /* Describes up to `len` of the next bytes in p->iov: whole blocks; 0 when they are in too many
  * parts for that. */
-static uint64_t piece_cut(const struct walk *k, struct blob_piece *p, uint64_t len)
+static uint64_t piece_cut(const struct walk *k, struct blob_piece *p, uint64_t len,
+                          uint32_t block_bytes)
 {
     const struct blob_req *req = k->req;
     uint64_t skip = k->done, got = 0, over;
@@ -83,7 +84,7 @@ static uint64_t piece_cut(const struct walk *k, struct blob_piece *p, uint64_t l
         skip = 0;
         got += n;
     }
-    over = got & (k->w->chan->bs->block_bytes - 1);
+    over = got & (block_bytes - 1);
     got -= over;
     while (over > 0) {
         struct iovec *last = &p->iov[p->blk.iovcnt - 1];
@@ -171,7 +172,7 @@ static int at_device(struct walk *k, struct blob_piece *p, uint8_t op, uint32_t 
 
     p->blk.iovcnt = 0;
     if (op == BLK_READ || op == BLK_WRITE) {
-        len = piece_cut(k, p, len);
+        len = piece_cut(k, p, len, k->w->chan->bs->block_bytes);
         if (len == 0)
             return -EMSGSIZE; /* too many parts: block_by_copy() */
     }
@@ -180,23 +181,65 @@ static int at_device(struct walk *k, struct blob_piece *p, uint8_t op, uint32_t 
     return 0;
 }
 
-static int read_esnap(struct walk *k, struct blk_dev *esnap)
+/* Whole blocks straight to where they are wanted: whoever waits for this request may have all the
+ * buffers there are. */
+static int esnap_blocks(struct walk *k, struct blk_chan *chan, struct blob_piece *p, uint64_t len)
 {
-    uint64_t len = MIN(left_in_cluster(k), RT_BUF_LARGE_BYTES);
-    struct rt_buf *buf;
+    uint32_t block_bytes = blk_info(blk_chan_dev(chan))->block_bytes;
+    uint64_t off = k->req->off_bytes + k->done;
+    struct rt_buf *buf = NULL;
+    int rc;
+
+    len = piece_cut(k, p, len, block_bytes);
+    if (len == 0) { /* one block in very many parts */
+        len = block_bytes;
+        buf = rt_buf_take(k->t, len);
+        if (buf == NULL)
+            return -ECANCELED;
+        p->iov[0] = (struct iovec){buf->data, len};
+        p->blk.iovcnt = 1;
+    }
+    rt_req_init_task(&p->blk.req, k->t);
+    p->blk.req.trace_id = k->req->req.trace_id;
+    p->blk.op = BLK_READ;
+    p->blk.flags = 0;
+    p->blk.lba = off / block_bytes;
+    p->blk.nblocks = (uint32_t)(len / block_bytes);
+    p->blk.iov = p->iov;
+    blk_submit(chan, &p->blk);
+    rc = rt_wait(k->t, &p->blk.req);
+    if (buf != NULL) {
+        if (rc == 0)
+            iov_copy_in(k->req->iov, k->req->iovcnt, k->done, buf->data, len);
+        rt_buf_put(buf);
+    }
+    k->done += len;
+    return rc;
+}
+
+/* The blob may leave the device while we are at it: until then it stays open. */
+static int read_esnap(struct walk *k, struct blob_piece *p, struct blk_dev *esnap)
+{
+    uint64_t off = k->req->off_bytes + k->done, len = left_in_cluster(k), size;
+    struct blk_chan *chan;
     int rc;
 
     if (esnap == NULL)
         return -ENODEV;
+    size = blk_info(esnap)->nblocks * blk_info(esnap)->block_bytes;
+    if (off >= size) {
+        iov_fill(k->req->iov, k->req->iovcnt, k->done, 0, len);
+        k->done += len;
+        return 0;
+    }
+    blk_ref(esnap);
     pieces_end(k);
-    buf = rt_buf_take(k->t, len);
-    if (buf == NULL)
-        return -ECANCELED;
-    rc = blob_esnap_read(k->t, esnap, k->req->off_bytes + k->done, buf->data, len);
-    if (rc == 0)
-        iov_copy_in(k->req->iov, k->req->iovcnt, k->done, buf->data, len);
-    rt_buf_put(buf);
-    k->done += len;
+    rc = blk_chan_get(k->t, esnap, &chan);
+    if (rc == 0) {
+        rc = esnap_blocks(k, chan, p, MIN(len, size - off));
+        blk_chan_put(k->t, chan);
+    }
+    blk_close(k->t, esnap);
     return rc;
 }
 
@@ -213,7 +256,7 @@ static int read_part(struct walk *k)
             rc = block_by_copy(k, BLK_READ);
         break;
     case BLOB_AT_ESNAP:
-        rc = read_esnap(k, place.esnap);
+        rc = read_esnap(k, p, place.esnap);
         break;
     case BLOB_AT_NONE:
         iov_fill(k->req->iov, k->req->iovcnt, k->done, 0, left_in_cluster(k));

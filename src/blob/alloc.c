@@ -9,6 +9,7 @@
 #include "blob/slow.h"
 
 #include "base/bytes.h"
+#include "base/plant.h"
 
 /* Without a buffer of the reactor's: who has them all may be waiting for the lock. */
 static int esnap_read(struct rt_task *t, struct blk_dev *esnap, uint64_t off, uint8_t *out,
@@ -129,8 +130,11 @@ static int commit(struct rt_task *t, struct blob_first **all, unsigned n, unsign
 {
     struct blob_run run[BLOB_TOGETHER];
     struct blob *b = all[i]->blob;
-    struct blob_change c = {
-        .run = run, .fresh_from = UINT32_MAX, .in_place = true, .ordered = ordered, .lazy = true};
+    struct blob_change c = {.run = run,
+                            .fresh_from = UINT32_MAX,
+                            .in_place = true,
+                            .ordered = ordered && !(PLANTED("blob-external-order") && b->on_esnap),
+                            .lazy = true};
     int rc;
 
     for (unsigned k = i; k < n; k++) {

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The backend of the runtime whose only file is the disk, and whose clock is virtual: an operation
- * is submitted, takes effect some time later, in an order that the dice make, and is told then.
+ * The backend of the runtime whose only file is the disk (and those of external.h, to be read), and
+ * whose clock is virtual: an operation is submitted, takes effect some time later, in an order that
+ * the dice make, and is told then.
  */
 #include "disk.h"
+#include "external.h"
 #include "own.h"
 
 #include "blk/blk.h"
@@ -69,24 +71,51 @@ static void add(struct rt_reactor *r, struct pend p, uint64_t delay_ns)
 
 /* --- what an operation does ------------------------------------------------------------------- */
 
+/* Descriptors: of the disk, then of the external ones. */
+static int fd_of(const char *path)
+{
+    int which = external_of(path, strlen(path));
+
+    if (which >= 0)
+        return DISK_FD + 1 + which;
+    return strcmp(path, DISK_PATH) == 0 ? DISK_FD : -ENOENT;
+}
+
+static uint64_t bytes_of(int fd)
+{
+    return fd == DISK_FD ? disk.bytes
+                         : (uint64_t)external_sectors((unsigned)(fd - DISK_FD - 1)) * 512;
+}
+
 static int do_open(const struct rt_io *io)
 {
-    if (strcmp(io->path, DISK_PATH) != 0)
-        return -ENOENT;
-    return (io->flags & O_EXCL) != 0 ? -EEXIST : DISK_FD;
+    int fd = fd_of(io->path);
+
+    if (fd > DISK_FD && (io->flags & O_ACCMODE) != O_RDONLY)
+        return -EROFS;
+    return fd >= 0 && (io->flags & O_EXCL) != 0 ? -EEXIST : fd;
 }
 
 static int do_stat(const struct rt_io *io)
 {
-    if (io->path[0] != '\0' && strcmp(io->path, DISK_PATH) != 0)
-        return -ENOENT;
+    int fd = io->path[0] != '\0' ? fd_of(io->path) : io->fd;
+
+    if (fd < 0)
+        return fd;
     *io->st = (struct stat){.st_mode = S_IFREG | 0600,
-                            .st_ino = 7,
+                            .st_ino = (ino_t)(7 + fd - DISK_FD),
                             .st_nlink = 1,
-                            .st_size = (off_t)disk.bytes,
+                            .st_size = (off_t)bytes_of(fd),
                             .st_blksize = 4096,
-                            .st_blocks = (blkcnt_t)(disk.bytes / 512)};
+                            .st_blocks = (blkcnt_t)(bytes_of(fd) / 512)};
     return 0;
+}
+
+static int do_read(const struct rt_io *io)
+{
+    if (io->fd == DISK_FD)
+        return disk_read(io->off, io->iov, io->iovcnt);
+    return external_read((unsigned)(io->fd - DISK_FD - 1), io->off, io->iov, io->iovcnt);
 }
 
 /* What has no part in a crash happens at once, when it is due. */
@@ -96,11 +125,11 @@ static int do_other(const struct rt_io *io)
     case RT_IO_OPEN:
         return do_open(io);
     case RT_IO_READV:
-        return disk_read(io->off, io->iov, io->iovcnt);
+        return do_read(io);
     case RT_IO_STAT:
         return do_stat(io);
     case RT_IO_GEOMETRY:
-        *io->geo = (struct rt_geometry){.size_bytes = disk.bytes,
+        *io->geo = (struct rt_geometry){.size_bytes = bytes_of(io->fd),
                                         .logical_block_bytes = 512,
                                         .physical_block_bytes = disk.block_bytes};
         return 0;
@@ -187,10 +216,11 @@ static void backend_io_submit(struct rt_reactor *r, struct rt_io *io)
 
         for (unsigned i = 0; i < io->iovcnt; i++)
             len += io->iov[i].iov_len;
-        must(io->off + len <= disk.bytes);
+        must(io->fd == DISK_FD && io->off + len <= disk.bytes);
         p.op = disk_submit(DISK_WRITE, io->off, len, io->iov, io->iovcnt);
         p.on_disk = true;
     } else if (is_zeroing(io)) {
+        must(io->fd == DISK_FD);
         p.op = disk_submit(DISK_ZERO, io->off, io->len, NULL, 0);
         p.on_disk = true;
     } else if (io->op == RT_IO_FSYNC || io->op == RT_IO_FDATASYNC) {

@@ -10,7 +10,8 @@
 #include <string.h>
 
 #define OPS 520 /* of each of the four workers */
-#define TROUBLE_OPS 30
+#define TROUBLE_OPS 20
+#define TROUBLE_EXTERNAL_OPS 50
 
 /* Pages of metadata are rewritten in place, as SPDK's format has it: a page that is torn is lost.
  * Disks write 4096 bytes whole; that is what the format rests on. */
@@ -20,6 +21,44 @@ void blobs_find_metadata(void)
 
     disk.nwholes = 0;
     disk_whole_add(0, ((uint64_t)le32_at(super + 48) + le32_at(super + 52)) * 4096);
+}
+
+static int external_open(struct rt_task *t, unsigned which, struct blk_dev **out_dev,
+                         struct err *why)
+{
+    char uri[80];
+
+    snprintf(uri, sizeof(uri), "file:%s?block_size=512&readonly=yes", external_path(which));
+    return blk_open(t, uri, out_dev, why);
+}
+
+int blobs_external(struct rt_task *t, void *held, const void *id, uint16_t id_len,
+                   struct blk_dev **out_dev, struct err *why)
+{
+    int which = external_of(id, id_len), rc = 0;
+    struct blobs_held *h = held;
+
+    if (which < 0)
+        return err_set(why, -ENODEV, "no such external device");
+    if (h == NULL)
+        return external_open(t, (unsigned)which, out_dev, why);
+    if (h->dev[which] == NULL)
+        rc = external_open(t, (unsigned)which, &h->dev[which], why);
+    if (rc == 0 && h->chan[which] == NULL)
+        rc = blk_chan_get(t, h->dev[which], &h->chan[which]);
+    if (rc == 0)
+        *out_dev = blk_ref(h->dev[which]);
+    return rc;
+}
+
+void blobs_let_go(struct rt_task *t, struct blobs_held *held)
+{
+    for (unsigned i = 0; i < EXTERNALS; i++) {
+        if (held->chan[i] != NULL)
+            blk_chan_put(t, held->chan[i]);
+        if (held->dev[i] != NULL)
+            blk_close(t, held->dev[i]);
+    }
 }
 
 static int format(struct rt_task *t, void *arg)
@@ -43,7 +82,7 @@ static int format(struct rt_task *t, void *arg)
 
 static int work(struct rt_task *t, void *arg)
 {
-    struct blobs_work w = {.seed = *(uint64_t *)arg, .ops = OPS};
+    struct blobs_work w = {.seed = *(uint64_t *)arg, .ops = OPS, .external_ops = OPS};
     struct err why = {""};
     struct blob_store *bs;
     int rc = blob_store_open(t, BLOBS_URI, NULL, 0, &bs, &why);
@@ -53,6 +92,7 @@ static int work(struct rt_task *t, void *arg)
         printf("crash: blob: %s\n", why.text);
         return rc;
     }
+    blob_store_set_esnap(bs, blobs_external, NULL);
     rc = blobs_work(t, bs, &w);
     if (rc < 0)
         printf("crash: blob: %s\n", w.why);
@@ -63,7 +103,11 @@ static int work(struct rt_task *t, void *arg)
 /* Things fail: some may keep the store from being opened, or closed. */
 static int trouble(struct rt_task *t, void *arg)
 {
-    struct blobs_work w = {.seed = *(uint64_t *)arg, .ops = TROUBLE_OPS, .faulty = true};
+    struct blobs_held held = {0};
+    struct blobs_work w = {.seed = *(uint64_t *)arg,
+                           .ops = TROUBLE_OPS,
+                           .external_ops = TROUBLE_EXTERNAL_OPS,
+                           .faulty = true};
     struct err why = {""};
     struct blob_store *bs;
     int rc;
@@ -71,10 +115,12 @@ static int trouble(struct rt_task *t, void *arg)
     blobm_reset();
     if (blob_store_open(t, BLOBS_URI, NULL, 0, &bs, &why) < 0)
         return 0;
+    blob_store_set_esnap(bs, blobs_external, &held);
     rc = blobs_work(t, bs, &w);
     if (rc < 0)
         printf("crash: blob: %s\n", w.why);
     blob_store_close(t, bs);
+    blobs_let_go(t, &held);
     return rc;
 }
 
@@ -116,6 +162,7 @@ int blobs_check(struct rt_task *t, struct look *l)
 
 static int look(struct rt_task *t, void *arg)
 {
+    struct blobs_held held = {0};
     struct look *l = arg;
     struct err why = {""};
     struct blob_store *bs;
@@ -127,14 +174,17 @@ static int look(struct rt_task *t, void *arg)
     if (rc < 0)
         return l->tolerant ? look_error(l, why.text, rc)
                            : look_bad(l, "cannot be opened: %d %s", rc, why.text);
+    blob_store_set_esnap(bs, blobs_external, &held);
     rc = blobs_look(t, bs, l);
     if (rc == 0 && l->go_on) {
         rc = blobs_go_on(t, bs, l);
         if (rc == 0)
             rc = blobs_look(t, bs, l);
     }
-    if (rc == 0 && l->close)
+    if (rc == 0 && l->close) {
         blob_store_close(t, bs);
+        blobs_let_go(t, &held);
+    }
     return rc;
 }
 

@@ -85,7 +85,14 @@ static void share(struct blobm_slot *to, const struct blobm_slot *from)
     to->thin = true;
 }
 
-/* New clusters of a clone show what its parent has there. */
+unsigned blobm_external(const struct blobm_family *fam, const struct blobm_slot *s)
+{
+    while (s->parent != 0)
+        s = &fam->slot[s->parent - 1];
+    return s->external;
+}
+
+/* New clusters of a clone show what its parent has there, or the external one it stands on. */
 static void resize(struct blobm_family *fam, struct blobm_slot *s, uint32_t clusters)
 {
     const struct blobm_slot *p = s->parent != 0 ? &fam->slot[s->parent - 1] : NULL;
@@ -95,7 +102,8 @@ static void resize(struct blobm_family *fam, struct blobm_slot *s, uint32_t clus
         if (p != NULL && i < p->clusters * BLOBM_CLUSTER_SECTORS)
             s->sector[i] = p->sector[i];
         else
-            sector_reset(&s->sector[i], 0);
+            sector_reset(&s->sector[i],
+                         s->external != 0 ? external_sector(s->external - 1u, i) : 0);
     }
     s->clusters = clusters;
     s->allocated &= (1u << clusters) - 1;
@@ -109,6 +117,7 @@ static void remove_slot(struct blobm_family *fam, unsigned slot)
     for (unsigned i = 0; i < BLOBM_SLOTS; i++) {
         if (fam->slot[i].there && fam->slot[i].parent == slot + 1) {
             fam->slot[i].parent = s->parent;
+            fam->slot[i].external = s->external;
             fam->slot[i].allocated |= s->allocated & ((1u << fam->slot[i].clusters) - 1);
         }
     }
@@ -137,11 +146,24 @@ static void create(struct blobm_slot *s, const struct blobm_op *op)
                              .thin = op->thin,
                              .clusters = op->n,
                              .id = op->id,
+                             .external = op->external,
                              .sector = s->sector,
                              .allocated = op->thin ? 0 : (1u << op->n) - 1};
     if (op->content != 0)
         s->xattr[0] = (struct blobm_xattr){op->content, (uint16_t)op->first};
     set_all(s->sector, 0, op->n * BLOBM_CLUSTER_SECTORS, 0);
+    for (uint32_t i = 0; op->external != 0 && i < op->n * BLOBM_CLUSTER_SECTORS; i++)
+        sector_reset(&s->sector[i], external_sector(op->external - 1u, i));
+}
+
+/* What the direct parent has becomes its own, or all that an external one shows. */
+static void decouple(const struct blobm_family *fam, struct blobm_slot *s)
+{
+    const struct blobm_slot *p = s->parent != 0 ? &fam->slot[s->parent - 1] : NULL;
+
+    s->allocated |= (p != NULL ? p->allocated : UINT32_MAX) & ((1u << s->clusters) - 1);
+    s->parent = p != NULL ? p->parent : 0;
+    s->external = p != NULL ? p->external : 0;
 }
 
 void blobm_apply(struct blobm_family *fam, const struct blobm_op *op)
@@ -166,6 +188,8 @@ void blobm_apply(struct blobm_family *fam, const struct blobm_op *op)
         share(to, s);
         to->snapshot = true;
         to->parent = s->parent;
+        to->external = s->external;
+        s->external = 0;
         to->allocated = s->allocated;
         to->id = op->id;
         s->parent = (uint8_t)(op->slot2 + 1);
@@ -179,15 +203,12 @@ void blobm_apply(struct blobm_family *fam, const struct blobm_op *op)
         to->id = op->id;
         break;
     case BLOBM_INFLATE:
-        s->parent = 0;
+        s->parent = s->external = 0;
         s->thin = false;
         s->allocated = (1u << s->clusters) - 1;
         break;
     case BLOBM_DECOUPLE:
-        if (s->parent != 0) {
-            s->allocated |= fam->slot[s->parent - 1].allocated & ((1u << s->clusters) - 1);
-            s->parent = fam->slot[s->parent - 1].parent;
-        }
+        decouple(fam, s);
         break;
     case BLOBM_ALLOCATE:
     case BLOBM_RELEASE:
@@ -349,8 +370,8 @@ void blobm_show(void)
             const struct blobm_slot *s = &m.family[f].slot[i];
 
             if (s->there)
-                printf("    family %u, %u: blob %llx, %u clusters, parent %d%s%s\n", f, i,
-                       (unsigned long long)s->id, s->clusters, s->parent - 1,
+                printf("    family %u, %u: blob %llx, %u clusters, parent %d, external %d%s%s\n", f,
+                       i, (unsigned long long)s->id, s->clusters, s->parent - 1, s->external - 1,
                        s->thin ? ", thin" : "", s->snapshot ? ", snapshot" : "");
         }
         if (m.under_way[f] != 0)

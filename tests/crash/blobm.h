@@ -7,6 +7,7 @@
 #ifndef KVASIR_CRASH_BLOBM_H
 #define KVASIR_CRASH_BLOBM_H
 
+#include "external.h"
 #include "sectors.h"
 
 #include <stddef.h>
@@ -23,6 +24,7 @@
 struct blobm_slot {
     bool there, snapshot, thin;
     uint8_t parent;     /* slot + 1; 0: none */
+    uint8_t external;   /* it stands on this one of external.h + 1; 0: on none */
     uint32_t clusters;
     uint32_t allocated; /* clusters that are its own for sure: a bit each */
     uint64_t id;
@@ -56,6 +58,7 @@ enum blobm_kind {
 
 struct blobm_op {
     uint8_t kind, family, slot, slot2;
+    uint8_t external; /* CREATE: as in blobm_slot */
     bool thin;
     uint32_t first, n; /* clusters; sectors of data */
     uint32_t content;
@@ -82,6 +85,9 @@ bool blobm_next(unsigned f, struct blobm_family *out);
 
 /** The same change on the worker's own copy. */
 void blobm_apply(struct blobm_family *fam, const struct blobm_op *op);
+
+/** The external one at the end of what the blob stands on; 0: none. */
+unsigned blobm_external(const struct blobm_family *fam, const struct blobm_slot *s);
 
 void blobm_show(void);
 void blobm_xattr_fill(uint8_t *out, uint32_t content, size_t len);

@@ -20,7 +20,8 @@ struct found {
         bool there;
         uint8_t value[4096];
     } xattr[BLOBM_XATTRS];
-    bool claimed; /* by a family */
+    unsigned external; /* what it stands on in the end: one of external.h + 1; 0: none */
+    bool claimed;      /* by a family */
     uint8_t *data;
 };
 
@@ -36,6 +37,15 @@ struct looker {
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
+static unsigned external_under(const struct blob *b)
+{
+    const void *id;
+    uint16_t len;
+    bool open;
+
+    return blob_esnap_id(b, &id, &len, &open) == 0 ? (unsigned)(external_of(id, len) + 1) : 0;
+}
+
 static int read_blob(struct looker *o, uint64_t id)
 {
     struct found *f = &o->found[o->nfound];
@@ -48,6 +58,7 @@ static int read_blob(struct looker *o, uint64_t id)
         return look_bad(o->l, "blob %llx cannot be opened: %d (%s)", (unsigned long long)id, rc,
                         strerror(-rc));
     blob_info(b, &f->info);
+    f->external = external_under(b);
     for (unsigned i = 0; i < BLOBM_XATTRS; i++) {
         const void *value;
 
@@ -168,6 +179,10 @@ static bool slot_is(struct looker *o, const struct blobm_family *fam, unsigned s
         return differs(o, "blob %llx stands on %llx and carries %u, instead of %llx and %u",
                        (unsigned long long)s->id, (unsigned long long)f->info.parent,
                        f->info.nclones, (unsigned long long)parent, clones);
+    if (f->info.esnap_clone != (s->external != 0) || f->external != blobm_external(fam, s))
+        return differs(o, "blob %llx stands on external %d instead of %d",
+                       (unsigned long long)s->id, (int)f->external - 1,
+                       (int)blobm_external(fam, s) - 1);
     if ((!s->snapshot && !xattrs_are(o, s, f)) || !data_is(o, s, f)) {
         memcpy(why, o->why, sizeof(why));
         return differs(o, "blob %llx (family %u, %u): %.300s", (unsigned long long)s->id, fam_no,

@@ -8,7 +8,8 @@
 #include <string.h>
 
 #define ERRORS_MAX 8
-#define RANGE_MAX 40 /* sectors of one write */
+#define RANGE_MAX 40      /* sectors of one write */
+#define EXTERNAL_WORKER 3 /* all that it creates are external clones; of the others, some */
 
 static const char *const xattr_name[BLOBM_XATTRS] = {"a", "name", "a.rather.long.name.of.an.xattr"};
 
@@ -20,9 +21,9 @@ struct worker {
     struct blob_chan *chan;
     struct dice dice;
     unsigned idx, errors;
-    bool lost;      /* a change failed: nobody knows what the family is like */
-    unsigned maybe; /* data changes since the last flush */
-    uint8_t *buf;
+    bool lost;            /* a change failed: nobody knows what the family is like */
+    unsigned maybe;       /* data changes since the last flush */
+    uint8_t *buf, *aside; /* RANGE_MAX sectors each */
     struct blobm_family fam;
     struct blob *blob[BLOBM_SLOTS];
 };
@@ -50,7 +51,7 @@ static bool is_trouble(const struct worker *w, int rc)
 }
 
 /* A blob of the family; -1: there is none of this kind. */
-enum want { FREE, ANY, WRITABLE, PLAIN_THIN, SNAPSHOT, CLONE };
+enum want { FREE, ANY, WRITABLE, PLAIN_THIN, SNAPSHOT, CLONE, EXTERNAL };
 
 static bool fits(const struct blobm_slot *s, enum want want)
 {
@@ -62,11 +63,13 @@ static bool fits(const struct blobm_slot *s, enum want want)
     case WRITABLE:
         return s->there && !s->snapshot;
     case PLAIN_THIN:
-        return s->there && !s->snapshot && s->thin && s->parent == 0;
+        return s->there && !s->snapshot && s->thin && s->parent == 0 && s->external == 0;
     case SNAPSHOT:
         return s->there && s->snapshot;
     case CLONE:
-        return s->there && !s->snapshot && s->parent != 0;
+        return s->there && !s->snapshot && (s->parent != 0 || s->external != 0);
+    case EXTERNAL:
+        return s->there && !s->snapshot && s->external != 0;
     }
     return false;
 }
@@ -121,7 +124,77 @@ static int open_slot(struct rt_task *t, struct worker *w, unsigned slot, uint64_
     return bad(w, "blob %u, just made, cannot be opened: %d (%s)", slot, rc, strerror(-rc));
 }
 
+/* --- reads, also while something else happens to the blob ------------------------------------- */
+
+struct aside {
+    struct blob_req *req; /* NULL: there is nothing to read */
+    struct iovec iov;
+    unsigned slot;
+    uint32_t first, n;
+};
+
+/* Of a blob that shows the same before and after. */
+static void aside_begin(struct rt_task *t, struct worker *w, int slot, struct aside *a)
+{
+    uint32_t total = slot < 0 ? 0 : w->fam.slot[slot].clusters * BLOBM_CLUSTER_SECTORS;
+
+    *a = (struct aside){.slot = (unsigned)MAX(slot, 0)};
+    if (total == 0)
+        return;
+    a->first = (uint32_t)below(w, total);
+    a->n = 1 + (uint32_t)below(w, MIN(RANGE_MAX, total - a->first));
+    a->iov = (struct iovec){w->aside, (size_t)a->n * SECTOR_BYTES};
+    a->req = own_alloc(sizeof(*a->req));
+    must(a->req != NULL);
+    rt_req_init_task(&a->req->req, t);
+    a->req->op = BLOB_READ;
+    a->req->iov = &a->iov;
+    a->req->iovcnt = 1;
+    a->req->off_bytes = (uint64_t)a->first * SECTOR_BYTES;
+    a->req->len_bytes = a->iov.iov_len;
+    a->req->blob = w->blob[a->slot];
+    blob_submit(w->chan, a->req);
+}
+
+static int aside_end(struct rt_task *t, struct worker *w, struct aside *a)
+{
+    const struct blobm_slot *s = &w->fam.slot[a->slot];
+    int rc;
+
+    if (a->req == NULL)
+        return 0;
+    rc = rt_wait(t, &a->req->req);
+    own_free(a->req);
+    if (is_trouble(w, rc)) {
+        w->w->errors++;
+        return ++w->errors > ERRORS_MAX ? -ECANCELED : 0;
+    }
+    if (rc < 0)
+        return bad(w, "reading blob %u answered %d", a->slot, rc);
+    for (uint32_t i = 0; i < a->n; i++) {
+        uint64_t place;
+        uint32_t id;
+
+        if (blobm_sector_is(s, a->first + i, w->aside + i * SECTOR_BYTES))
+            continue;
+        sector_tell(w->aside + i * SECTOR_BYTES, &place, &id);
+        return bad(w, "family %u, blob %u: sector %u reads as write %u of place %llu, should be %u",
+                   w->idx, a->slot, a->first + i, id, (unsigned long long)place,
+                   s->sector[a->first + i].id[0]);
+    }
+    return 0;
+}
+
 /* --- changes of metadata ---------------------------------------------------------------------- */
+
+static int create_external(struct rt_task *t, const struct worker *w,
+                           const struct blob_create_opts *opts, struct blobm_op *op)
+{
+    const char *id = external_path(op->external - 1u);
+
+    return blob_create_esnap_clone(t, w->bs, id, (uint16_t)strlen(id), opts->clusters, opts->xattrs,
+                                   opts->nxattrs, &op->id);
+}
 
 static int do_create(struct rt_task *t, struct worker *w)
 {
@@ -136,7 +209,9 @@ static int do_create(struct rt_task *t, struct worker *w)
     if (slot < 0)
         return 0;
     op.slot = (uint8_t)slot;
-    op.thin = opts.thin = below(w, 4) != 0;
+    if (w->idx == EXTERNAL_WORKER || below(w, 4) == 0)
+        op.external = (uint8_t)(1 + below(w, EXTERNALS));
+    op.thin = opts.thin = op.external != 0 || below(w, 4) != 0;
     op.n = (uint32_t)below(w, op.thin ? BLOBM_CLUSTERS_MAX + 1 : 5);
     opts.clusters = op.n;
     opts.extent_rle = below(w, 4) == 0;
@@ -148,7 +223,8 @@ static int do_create(struct rt_task *t, struct worker *w)
         opts.nxattrs = 1;
     }
     n = blobm_issue(&op);
-    rc = blob_create(t, w->bs, &opts, &op.id);
+    rc =
+        op.external != 0 ? create_external(t, w, &opts, &op) : blob_create(t, w->bs, &opts, &op.id);
     rc = ended(w, &op, n, rc, "create");
     return rc == 0 && w->fam.slot[slot].there ? open_slot(t, w, (unsigned)slot, op.id) : rc;
 }
@@ -158,14 +234,19 @@ static int do_delete(struct rt_task *t, struct worker *w)
     int slot = pick(w, below(w, 2) == 0 ? ANY : SNAPSHOT);
     struct blobm_op op = {.kind = BLOBM_DELETE, .family = (uint8_t)w->idx};
     unsigned clones = 0;
+    int rc, read, clone = -1;
+    struct aside a;
     uint64_t id;
     uint32_t n;
-    int rc;
 
     if (slot < 0)
         return 0;
-    for (unsigned i = 0; i < BLOBM_SLOTS; i++)
-        clones += w->fam.slot[i].there && w->fam.slot[i].parent == slot + 1;
+    for (unsigned i = 0; i < BLOBM_SLOTS; i++) {
+        if (!w->fam.slot[i].there || w->fam.slot[i].parent != slot + 1)
+            continue;
+        clones++;
+        clone = (int)i;
+    }
     op.slot = (uint8_t)slot;
     id = w->fam.slot[slot].id;
     blob_close(t, take_ptr(&w->blob[slot]));
@@ -176,8 +257,11 @@ static int do_delete(struct rt_task *t, struct worker *w)
         return open_slot(t, w, (unsigned)slot, id);
     }
     n = blobm_issue(&op);
+    aside_begin(t, w, clone, &a);
     rc = blob_delete(t, w->bs, id);
+    read = aside_end(t, w, &a);
     rc = ended(w, &op, n, rc, "delete");
+    rc = rc == 0 ? read : rc;
     return rc == 0 && w->fam.slot[slot].there ? open_slot(t, w, (unsigned)slot, id) : rc;
 }
 
@@ -225,17 +309,21 @@ static int do_snapshot(struct rt_task *t, struct worker *w, bool clone)
 {
     int from = pick(w, clone ? SNAPSHOT : WRITABLE), to = pick(w, FREE);
     struct blobm_op op = {.kind = clone ? BLOBM_CLONE : BLOBM_SNAPSHOT, .family = (uint8_t)w->idx};
+    struct aside a;
     uint32_t n;
-    int rc;
+    int rc, read;
 
     if (from < 0 || to < 0)
         return 0;
     op.slot = (uint8_t)from;
     op.slot2 = (uint8_t)to;
     n = blobm_issue(&op);
+    aside_begin(t, w, from, &a);
     rc = clone ? blob_clone(t, w->bs, w->fam.slot[from].id, NULL, 0, &op.id)
                : blob_snapshot(t, w->blob[from], NULL, 0, &op.id);
+    read = aside_end(t, w, &a);
     rc = ended(w, &op, n, rc, clone ? "clone" : "snapshot");
+    rc = rc == 0 ? read : rc;
     return rc == 0 && w->fam.slot[to].there ? open_slot(t, w, (unsigned)to, op.id) : rc;
 }
 
@@ -245,16 +333,20 @@ static int do_inflate(struct rt_task *t, struct worker *w)
     int slot = pick(w, CLONE);
     struct blobm_op op = {.kind = inflate ? BLOBM_INFLATE : BLOBM_DECOUPLE,
                           .family = (uint8_t)w->idx};
+    struct aside a;
     uint32_t n;
-    int rc;
+    int rc, read;
 
     if (slot < 0)
         return 0;
     op.slot = (uint8_t)slot;
     n = blobm_issue(&op);
+    aside_begin(t, w, slot, &a);
     rc = inflate ? blob_inflate(t, w->blob[slot], NULL, NULL)
                  : blob_decouple(t, w->blob[slot], NULL, NULL);
-    return ended(w, &op, n, rc, inflate ? "inflate" : "decouple");
+    read = aside_end(t, w, &a);
+    rc = ended(w, &op, n, rc, inflate ? "inflate" : "decouple");
+    return rc == 0 ? read : rc;
 }
 
 static int do_range(struct rt_task *t, struct worker *w, bool release)
@@ -276,6 +368,19 @@ static int do_range(struct rt_task *t, struct worker *w, bool release)
     rc = release ? blob_release(t, w->blob[slot], op.first, op.n)
                  : blob_allocate(t, w->blob[slot], op.first, op.n);
     return ended(w, &op, n, rc, release ? "release" : "allocate");
+}
+
+/* What shows through cannot be given back. */
+static int refuses_release(struct rt_task *t, struct worker *w)
+{
+    int slot = pick(w, EXTERNAL), rc;
+
+    if (slot < 0 || w->fam.slot[slot].clusters == 0)
+        return 0;
+    rc = blob_release(t, w->blob[slot], 0, 1);
+    if (rc == -EINVAL || is_trouble(w, rc))
+        return 0;
+    return bad(w, "giving a cluster of an external clone back answered %d", rc);
 }
 
 /* --- data ------------------------------------------------------------------------------------- */
@@ -361,33 +466,10 @@ static int do_change(struct rt_task *t, struct worker *w)
 
 static int do_read(struct rt_task *t, struct worker *w)
 {
-    int slot = pick(w, ANY), rc;
-    const struct blobm_slot *s = &w->fam.slot[MAX(slot, 0)];
-    uint32_t total = s->clusters * BLOBM_CLUSTER_SECTORS, first, n;
+    struct aside a;
 
-    if (slot < 0 || total == 0)
-        return 0;
-    first = (uint32_t)below(w, total);
-    n = 1 + (uint32_t)below(w, MIN(RANGE_MAX, total - first));
-    rc = submit(t, w, (unsigned)slot, BLOB_READ, first, n);
-    if (is_trouble(w, rc)) {
-        w->w->errors++;
-        return ++w->errors > ERRORS_MAX ? -ECANCELED : 0;
-    }
-    if (rc < 0)
-        return bad(w, "reading blob %u answered %d", slot, rc);
-    for (uint32_t i = 0; i < n; i++) {
-        uint64_t place;
-        uint32_t id;
-
-        if (blobm_sector_is(s, first + i, w->buf + i * SECTOR_BYTES))
-            continue;
-        sector_tell(w->buf + i * SECTOR_BYTES, &place, &id);
-        return bad(w, "family %u, blob %u: sector %u reads as write %u of place %llu, should be %u",
-                   w->idx, slot, first + i, id, (unsigned long long)place,
-                   s->sector[first + i].id[0]);
-    }
-    return 0;
+    aside_begin(t, w, pick(w, ANY), &a);
+    return aside_end(t, w, &a);
 }
 
 /* --- workers ---------------------------------------------------------------------------------- */
@@ -417,6 +499,8 @@ static int step(struct rt_task *t, struct worker *w)
         return do_flush(t, w);
     case 20 ... 25:
         return do_read(t, w);
+    case 27:
+        return w->idx == EXTERNAL_WORKER ? refuses_release(t, w) : do_change(t, w);
     case 26:
         if (w->idx == 0 && below(w, 3) == 0)
             return blob_store_settle(t, w->bs) < 0 && !w->w->faulty ? bad(w, "settle failed") : 0;
@@ -437,14 +521,17 @@ static void fam_init(struct blobm_family *fam)
 static int worker(struct rt_task *t, void *arg)
 {
     struct worker *w = arg;
+    unsigned ops;
     int rc = blob_chan_get(t, w->bs, &w->chan);
 
     if (rc < 0)
         return w->w->faulty ? 0 : bad(w, "no channel: %d", rc);
     w->buf = own_align(RANGE_MAX * SECTOR_BYTES);
-    must(w->buf != NULL);
+    w->aside = own_align(RANGE_MAX * SECTOR_BYTES);
+    must(w->buf != NULL && w->aside != NULL);
     fam_init(&w->fam);
-    for (unsigned i = 0; rc == 0 && i < w->w->ops; i++)
+    ops = w->idx == EXTERNAL_WORKER ? w->w->external_ops : w->w->ops;
+    for (unsigned i = 0; rc == 0 && i < ops; i++)
         rc = step(t, w);
     for (unsigned i = 0; i < BLOBM_SLOTS; i++) {
         if (w->blob[i] != NULL)
@@ -453,6 +540,7 @@ static int worker(struct rt_task *t, void *arg)
     }
     blob_chan_put(t, w->chan);
     own_free(w->buf);
+    own_free(w->aside);
     return rc == -ECANCELED ? 0 : rc;
 }
 

@@ -233,16 +233,23 @@ int disk_complete(uint32_t idx)
     return rc;
 }
 
-int disk_read(uint64_t off, const struct iovec *iov, unsigned iovcnt)
+int disk_read_begin(uint64_t *out_max)
 {
-    uint64_t at = off, end = disk.bytes;
+    bool fault = fails(DISK_FAULT_READ);
 
     disk.reads++;
-    if (fails(DISK_FAULT_READ)) {
-        if (disk.fault.rc != 0)
-            return disk.fault.rc;
-        end = MIN(end, off + DISK_SECTOR_BYTES);
-    }
+    *out_max = fault ? DISK_SECTOR_BYTES : UINT32_MAX;
+    return fault ? disk.fault.rc : 0;
+}
+
+int disk_read(uint64_t off, const struct iovec *iov, unsigned iovcnt)
+{
+    uint64_t at = off, end, max;
+    int rc = disk_read_begin(&max);
+
+    if (rc < 0)
+        return rc;
+    end = MIN(disk.bytes, off + max);
     for (unsigned i = 0; i < iovcnt && at < end; i++) {
         size_t n = MIN(iov[i].iov_len, end - at);
 

@@ -118,6 +118,8 @@ uint32_t disk_submit(enum disk_kind kind, uint64_t off, uint64_t len, const stru
 /** Applies it to the image. Returns the rc of the rt_io: bytes moved, 0, or an errno. */
 int disk_complete(uint32_t op);
 int disk_read(uint64_t off, const struct iovec *iov, unsigned iovcnt);
+/** Counts a read, which may be one that is to fail: an errno, or 0 and the bytes it may get. */
+int disk_read_begin(uint64_t *out_max);
 
 /** Changes the image, remembering what was there if there is a way back. */
 void disk_poke(uint64_t off, const void *data, uint64_t len); /* data NULL: zeroes */

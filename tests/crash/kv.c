@@ -14,6 +14,7 @@
 #define EXTRA_MAX (96 * KIB)
 
 static char shards_uri[200];
+static bool churn;
 const char *kv_subject_uri = KV_SUBJECT_URI;
 
 void kv_subject_shards(unsigned n)
@@ -22,6 +23,13 @@ void kv_subject_shards(unsigned n)
     kv_subject_uri = shards_uri;
     kvm_any_order = n > 1;
     snprintf(walk_more, sizeof(walk_more), "--shards %u ", n);
+}
+
+void kv_subject_churn(void)
+{
+    churn = true;
+    kv_subject_uri = KV_CHURN_URI;
+    snprintf(walk_more, sizeof(walk_more), "--churn ");
 }
 
 void kv_subject_opts(const char *params)
@@ -61,7 +69,7 @@ static int format(struct rt_task *t, void *arg)
 
 static int work(struct rt_task *t, void *arg)
 {
-    struct kv_work w = {.seed = *(uint64_t *)arg, .ops = OPS};
+    struct kv_work w = {.seed = *(uint64_t *)arg, .ops = OPS, .churn = churn};
     struct err why = {""};
     struct kv_dev *dev;
     int rc = open_kv(t, &dev, &why);
@@ -82,7 +90,8 @@ static int work(struct rt_task *t, void *arg)
 /* Things fail: some may keep the store from being opened, or closed. */
 static int trouble(struct rt_task *t, void *arg)
 {
-    struct kv_work w = {.seed = *(uint64_t *)arg, .ops = TROUBLE_OPS, .faulty = true};
+    struct kv_work w = {
+        .seed = *(uint64_t *)arg, .ops = TROUBLE_OPS, .faulty = true, .churn = churn};
     struct err why = {""};
     struct kv_dev *dev;
     int rc;

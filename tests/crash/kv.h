@@ -12,6 +12,7 @@
 #define KV_SUBJECT_URI "blob:" DISK_PATH "?block_size=512&memory=4M&checkpoint=1M&segment=256K"
 #define KV_DISK_BYTES (16 * MIB)
 #define KV_SHARDS_URI "blob:" DISK_PATH "?block_size=512&memory=16M&checkpoint=1M&segment=256K"
+#define KV_CHURN_URI "blob:" DISK_PATH "?block_size=512&memory=16M&checkpoint=8M&segment=256K"
 #define KV_WORKERS 8
 #define KV_VALUE_MAX (512 * KIB)
 
@@ -21,6 +22,7 @@ struct kv_work {
     unsigned reads_in_16; /* so many of 16 operations only look */
     bool faulty;     /* operations may fail; what they answer then is noted, not judged */
     bool remote;     /* and connections may be lost */
+    bool churn;      /* mostly stores, of values that fill the store but still lie in the log */
     unsigned errors_max; /* of a faulty run: after so many a worker gives up; 0: some */
     uint64_t done, refused; /* out: operations; those the store answered with -ENOSPC */
     uint64_t errors;        /* with another error */
@@ -42,6 +44,9 @@ void kv_work_reset(bool acks_are_durable);
 extern const char *kv_subject_uri;
 /** The store has so many shards. */
 void kv_subject_shards(unsigned n);
+/** A store that is nearly full of what lives, few checkpoints: the collector has to free segments
+ * by itself. */
+void kv_subject_churn(void);
 /** More parameters for its URI, as they stand there: "compress=lz4&sync=no". Before it is used. */
 void kv_subject_opts(const char *params);
 

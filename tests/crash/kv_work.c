@@ -83,7 +83,7 @@ static uint32_t any_len(struct worker *w)
 
 static uint32_t some_len(struct worker *w)
 {
-    uint32_t len = any_len(w);
+    uint32_t len = w->w->churn ? (uint32_t)(12000 + below(w, 20000)) : any_len(w);
 
     return (uint32_t)MIN(len, kv_info(w->dev)->val_max);
 }
@@ -468,6 +468,8 @@ static int step(struct rt_task *t, struct worker *w)
 {
     if (below(w, 16) < w->w->reads_in_16)
         return below(w, 8) == 0 ? do_list(t, w) : do_retrieve(t, w);
+    if (w->w->churn && below(w, 8) != 0)
+        return do_store(t, w);
     switch (below(w, 64)) {
     case 0 ... 6:
         return do_delete(t, w);

@@ -21,7 +21,7 @@ static int usage(void)
     fprintf(stderr,
             "usage: crash SUBJECT [--seed N] [--seeds N] [--images N] [--jobs N] [--cut N[..N]]\n"
             "             [--image N] [--until-failure] [--save FILE] [--disk MIB]\n"
-            "             [--shards N] [--opts PARAMS] [-v]\n"
+            "             [--shards N] [--churn] [--opts PARAMS] [-v]\n"
             "       crash history URI [--seed N] [--ops N] [--round N] [--reactors N] [--keeps]\n"
             "             [--hold BLOCK-URI]\n"
             "       crash faults SUBJECT [--seed N] [--jobs N] [--memory | --disk] [--stride N]\n"
@@ -218,7 +218,8 @@ int main(int argc, char **argv)
         {"seed", 1, NULL, 's'},   {"seeds", 1, NULL, 'S'},         {"images", 1, NULL, 'n'},
         {"jobs", 1, NULL, 'j'},   {"cut", 1, NULL, 'c'},           {"image", 1, NULL, 'i'},
         {"disk", 1, NULL, 'd'},   {"until-failure", 0, NULL, 'u'}, {"save", 1, NULL, 'w'},
-        {"shards", 1, NULL, 'H'}, {"opts", 1, NULL, 'p'},          {NULL, 0, NULL, 0},
+        {"shards", 1, NULL, 'H'}, {"opts", 1, NULL, 'p'},          {"churn", 0, NULL, 'C'},
+        {NULL, 0, NULL, 0},
     };
     struct walk_opts o = {.seed = 1,
                           .images = 10000,
@@ -274,6 +275,9 @@ int main(int argc, char **argv)
             break;
         case 'H':
             kv_subject_shards((unsigned)n);
+            break;
+        case 'C':
+            kv_subject_churn();
             break;
         case 'p':
             kv_subject_opts(optarg);

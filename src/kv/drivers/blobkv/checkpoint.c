@@ -168,25 +168,24 @@ static void note_drop(struct bkv_checkpoint_state *ck, const struct bkv_place *o
     ck->drops[ck->ndrops++] = (struct bkv_drop){.addr = old->addr, .rec_len = old->rec_len};
 }
 
-static bool is_frozen_place(const struct bkv *s, struct bytes key, const struct bkv_place *place)
-{
-    const struct bkv_mem_entry *e = bkv_memtab_find(s->frozen, key);
-
-    return e != NULL && e->place.addr == place->addr && e->place.seq == place->seq;
-}
-
-static void replaced(struct bkv_merge *m, struct bytes key, const struct bkv_place *old)
+static void ignored(struct bkv_merge *m, const struct bkv_place *old)
 {
     struct bkv_checkpoint_state *ck = state_of(m);
     struct bkv_seg *g = seg_at(ck->s, old->addr);
 
     if (g == NULL || old->type == BKV_DELETE)
         return;
-    if (UNLIKELY(bkv_is_stale(ck->s, old->addr)) && !is_frozen_place(ck->s, key, old))
-        return; /* it counts no more since its segment was reclaimed */
     g->drop += old->rec_len;
     if (old->type == BKV_LARGE_VALUE)
         note_drop(ck, old);
+}
+
+/* What was in a segment that has been reclaimed counts no more: not even if the record has come to
+ * the very same place in the segment's next life, where the memtable's entry counts. */
+static void replaced(struct bkv_merge *m, const struct bkv_place *old)
+{
+    if (seg_at(state_of(m)->s, old->addr) != NULL && !bkv_is_stale(state_of(m)->s, old->addr))
+        ignored(m, old);
 }
 
 static void dropped(struct bkv_merge *m, uint64_t addr)
@@ -270,8 +269,11 @@ static int merge(struct rt_task *t, struct bkv_checkpoint_state *ck, struct bkv_
     if (!choose_index_victims(s) && bkv_memtab_count(s->frozen) == 0) {
         *out_tree = bkv_tree_ref(s->tree);
     } else {
-        ck->merge = (struct bkv_merge){
-            .replaced = replaced, .dropped = dropped, .added = added, .must_rewrite = must_rewrite};
+        ck->merge = (struct bkv_merge){.replaced = replaced,
+                                       .ignored = ignored,
+                                       .dropped = dropped,
+                                       .added = added,
+                                       .must_rewrite = must_rewrite};
         rc = bkv_tree_merge(t, s->tree, s->frozen, &ck->merge, out_tree);
         if (rc < 0)
             return rc;
@@ -670,7 +672,7 @@ static int reclaim_now(struct rt_task *t, struct bkv *s, struct bkv_checkpoint_s
 
     ck->super = s->super;
     rc = write_table(t, ck);
-    if (rc == 0)
+    if (rc == 0 && !PLANTED("kv-cold-head"))
         rc = bkv_cold_settle(t, s, now);
     /* Before the super slot speaks of it; and what was moved, before the place it came from is used
      * again. */

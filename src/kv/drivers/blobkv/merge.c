@@ -439,12 +439,6 @@ static int plan(struct merge *m)
 
 /* --- merging ---------------------------------------------------------------------------------- */
 
-static void tell_replaced(struct merge *m, struct bytes key, const struct bkv_place *place)
-{
-    if (m->cb->replaced != NULL)
-        m->cb->replaced(m->cb, key, place);
-}
-
 /* A memtable entry of a key that the leaf does not have. */
 static int merge_new(struct merge *m, const struct bkv_mem_entry *e)
 {
@@ -459,10 +453,12 @@ static int merge_both(struct merge *m, const struct bkv_mem_entry *e, struct byt
                       const struct bkv_place *leaf)
 {
     if (e->place.seq < leaf->seq) {
-        tell_replaced(m, key, &e->place);
+        if (m->cb->ignored != NULL)
+            m->cb->ignored(m->cb, &e->place);
         return emit(m, key, leaf);
     }
-    tell_replaced(m, key, leaf);
+    if (m->cb->replaced != NULL)
+        m->cb->replaced(m->cb, leaf);
     if (e->place.type != BKV_DELETE)
         return emit(m, key, &e->place);
     m->nkeys--;

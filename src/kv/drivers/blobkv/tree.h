@@ -61,19 +61,20 @@ int bkv_tree_find(struct rt_task *t, struct bkv_tree *tree, struct bytes key,
  * returned. On failure nothing of the old tree has changed.
  *
  * `replaced` is told, as the merge goes, of each leaf entry that is not in the new tree any more
- * (its key was stored again, deleted or moved), and of each memtable entry that was ignored (its
- * type may be BKV_DELETE). A memtable entry that is a delete and was carried out is not told. What
- * it says counts when the merge succeeds, so it is collected by its user until then.
+ * (its key was stored again, deleted or moved), `ignored` of each memtable entry that was ignored
+ * (its type may be BKV_DELETE). A memtable entry that is a delete and was carried out is not told.
+ * What they say counts when the merge succeeds, so it is collected by their user until then.
  *
  * `added` is told of each new page when it has its place, `dropped` of each page of the old tree
  * that is not in the new one, all at the end of a merge that succeeds. When it fails, `dropped` is
  * told of all that were added instead.
  *
  * `must_rewrite(addr)`: leaves that have to move although no key of them changed (their segment is
- * being emptied). Each of the four may be NULL.
+ * being emptied). Each of the five may be NULL.
  */
 struct bkv_merge {
-    void (*replaced)(struct bkv_merge *m, struct bytes key, const struct bkv_place *old);
+    void (*replaced)(struct bkv_merge *m, const struct bkv_place *old);
+    void (*ignored)(struct bkv_merge *m, const struct bkv_place *old);
     void (*dropped)(struct bkv_merge *m, uint64_t addr);
     void (*added)(struct bkv_merge *m, uint64_t addr);
     bool (*must_rewrite)(struct bkv_merge *m, uint64_t addr);

@@ -187,7 +187,7 @@ struct merge_test {
     bool wrong;
 };
 
-static void on_replaced(struct bkv_merge *cb, struct bytes key, const struct bkv_place *old)
+static void on_replaced(struct bkv_merge *cb, const struct bkv_place *old)
 {
     struct merge_test *mt = (struct merge_test *)cb;
 
@@ -224,7 +224,8 @@ static bool on_must_rewrite(struct bkv_merge *cb, uint64_t addr)
 
 static struct merge_test merge_test(struct array *a)
 {
-    return (struct merge_test){.cb = {on_replaced, on_dropped, on_added, on_must_rewrite}, .a = a};
+    return (struct merge_test){
+        .cb = {on_replaced, on_replaced, on_dropped, on_added, on_must_rewrite}, .a = a};
 }
 
 /* Every key is found as the model has it, and a walk sees them all, in order. */

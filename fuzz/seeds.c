@@ -522,6 +522,68 @@ static void seed_talks(void)
         seed_talk(statuses[i], good, ARRAY_LEN(good) - 1);
 }
 
+struct control {
+    enum qw_ctl_type type;
+    uint32_t tag;
+    int64_t value;
+    const char *text;
+};
+
+/* fuzz/query_control.c: messages in short, the first one being the greeting. */
+static void seed_control(const struct control *said, unsigned n)
+{
+    struct __attribute__((packed)) {
+        uint8_t cut;
+        le32 type, tag;
+        le64 value, cpu_us, rss_bytes;
+        uint8_t text_len;
+    } shorts[12];
+    struct iovec iov[2 * ARRAY_LEN(shorts)];
+
+    for (unsigned i = 0; i < n; i++) {
+        size_t len = said[i].text != NULL ? strlen(said[i].text) : 0;
+
+        memset(&shorts[i], 0, sizeof(shorts[i]));
+        shorts[i].type = le32_make(said[i].type);
+        shorts[i].tag = le32_make(said[i].tag);
+        shorts[i].value = le64_make((uint64_t)said[i].value);
+        shorts[i].cpu_us = le64_make(said[i].type == QW_EXITED ? 12345 : 0);
+        shorts[i].rss_bytes = le64_make(said[i].type == QW_EXITED ? 50 * MIB : 0);
+        shorts[i].text_len = (uint8_t)len;
+        iov[2 * i] = (struct iovec){&shorts[i], sizeof(shorts[i])};
+        iov[2 * i + 1] = (struct iovec){(void *)(uintptr_t)said[i].text, len};
+    }
+    seed("query_control", iov, (int)(2 * n));
+}
+
+static void seed_controls(void)
+{
+    static const struct control good[] = {
+        {QW_READY, 0, QW_VERSION, NULL}, {QW_SPAWNED, 1, 4711, NULL},  {QW_SPAWNED, 2, 4712, NULL},
+        {QW_SPAWNED, 4, -ENOMEM, NULL},  {QW_EXITED, 3, 3 << 8, NULL}, {QW_EXITED, 1, 9, NULL},
+        {QW_SPAWNED, 5, 4713, NULL},     {QW_EXITED, 99, 0, NULL},     {QW_EXITED, 6, 11, NULL},
+        {QW_EXITED, 5, 0, NULL},
+    };
+    static const struct control failed[] = {
+        {QW_FAILED, 0, -ENOENT, "/opt/\xc3\xa9ngine/libduckdb.so cannot be opened"}};
+    static const struct control other[] = {{QW_READY, 0, QW_VERSION + 1, NULL}};
+    static const struct control wrong[] = {
+        {QW_READY, 0, QW_VERSION, NULL}, {QW_SPAWNED, 1, 1, NULL}, {QW_KILL, 1, 0, NULL}};
+    static const struct control cut[] = {{QW_FAILED, 0, -ENOENT, "\x1b[1mno \xc3\xa9ngine \xc3"}};
+    static const struct control no_errno[] = {{QW_READY, 0, QW_VERSION, NULL},
+                                              {QW_SPAWNED, 1, INT32_MIN, NULL}};
+    static const struct control no_status[] = {{QW_READY, 0, QW_VERSION, NULL},
+                                               {QW_EXITED, 1, INT64_MIN, NULL}};
+
+    seed_control(good, ARRAY_LEN(good));
+    seed_control(failed, ARRAY_LEN(failed));
+    seed_control(other, ARRAY_LEN(other));
+    seed_control(wrong, ARRAY_LEN(wrong));
+    seed_control(cut, ARRAY_LEN(cut));
+    seed_control(no_errno, ARRAY_LEN(no_errno));
+    seed_control(no_status, ARRAY_LEN(no_status));
+}
+
 /* fuzz/middle.c: settings, and an edit of each kind at places where PDUs are likely. */
 static void seed_edits(void)
 {
@@ -639,6 +701,7 @@ int main(int argc, char **argv)
     seed_vendor_scripts();
     seed_select_scripts();
     seed_talks();
+    seed_controls();
     seed_edits();
     seed_blobkv();
     seed_index();

@@ -127,8 +127,7 @@ static int rc_allowed(json_int_t rc)
     return rc == 0 ? 0 : -EIO;
 }
 
-/* Control characters have no business on a person's terminal. */
-static void set_text(struct err *why, const char *text)
+void query_text_set(struct err *why, const char *text)
 {
     size_t used = 0;
 
@@ -165,7 +164,7 @@ int query_ask_done(struct query_run *run, const char *text, size_t len)
     if (rc == 0 && json_is_integer(rows) && json_integer_value(rows) >= 0)
         run->res->rows = (uint64_t)json_integer_value(rows);
     if (rc < 0)
-        set_text(run->why, said != NULL && *said != '\0' ? said : err_str(rc));
+        query_text_set(run->why, said != NULL && *said != '\0' ? said : err_str(rc));
     json_decref(j);
     return rc;
 }

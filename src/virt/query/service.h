@@ -98,6 +98,10 @@ enum query_zygote_state { QUERY_DOWN, QUERY_STARTING, QUERY_UP };
 
 /** The task that starts the zygote, listens to it, and starts another when it has died. */
 int query_zygote_task(struct rt_task *t, void *arg);
+/** The first thing it says is to be that it is up. 0; -ENOTSUP with text, -ECANCELED. */
+int query_zygote_greet(struct rt_task *t, struct query_service *svc, struct err *why);
+/** Takes in what else it says, until the end: an errno. */
+int query_zygote_listen(struct rt_task *t, struct query_service *svc);
 /** Asks for a worker with these ends of its stream and its window. */
 int query_zygote_spawn(struct rt_task *t, struct query_service *svc, uint32_t tag,
                        const int fds[2]);
@@ -201,6 +205,8 @@ int query_ask_make(const struct query_run *run, char **out_text, size_t *out_len
                    struct err *why);
 /** How much of the first object the worker gets without asking. */
 uint32_t query_ask_ahead(const struct query_run *run);
+/** Without control characters: they have no business on a person's terminal. */
+void query_text_set(struct err *why, const char *text);
 /** Reads QW_DONE: what the query gets, with text. */
 int query_ask_done(struct query_run *run, const char *text, size_t len);
 /** The name under which what is found out about these objects is remembered. */

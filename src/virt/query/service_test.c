@@ -631,8 +631,9 @@ static int none_task(struct rt_task *t, struct env *e)
 
 static void test_no_engine(void **state)
 {
-    static const char *const modes[] = {"no-engine", "other-version", "dies"};
-    static const char *const texts[] = {"make deps", "another version", "ended before"};
+    static const char *const modes[] = {"no-engine", "odd-engine", "other-version", "dies"};
+    static const char *const texts[] = {"make deps", "no ??ngine[1m here ?", "another version",
+                                        "ended before"};
     struct env e = {.mode = "no-engine", .test = none_task};
     const char *told = getenv("KVASIR_QUERY_WORKER");
     CLEANUP(free_p) char *kept = told != NULL ? strdup(told) : NULL;

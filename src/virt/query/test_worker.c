@@ -298,6 +298,10 @@ static void zygote(void)
         c.type = le32_make(QW_FAILED);
         snprintf(c.text, sizeof(c.text), "the engine is not here: `make deps` brings it");
     }
+    if (is("odd-engine")) {
+        c.type = le32_make(QW_FAILED);
+        snprintf(c.text, sizeof(c.text), "no \xc3\xa9ngine\x1b[1m here \xc3");
+    }
     if (is("other-version"))
         c.value = le64_make(QW_VERSION + 1);
     if (is("dies"))

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -14,6 +15,7 @@
 #define REST_MAX_NS (10 * NS_PER_S)
 #define MESSAGES_PER_TURN 64
 #define CPUS_MAX 256
+#define ERRNO_MAX 4095
 
 /* One message: 0, -EAGAIN with nothing there, -ECONNRESET at the end, -EPROTO. */
 static int next_message(struct query_service *svc, struct qw_ctl *c)
@@ -93,16 +95,25 @@ static int spawn(struct rt_task *t, struct query_service *svc, struct err *why)
     return rc;
 }
 
+/* Why it cannot begin, in its words: an engine's path may be in them, cut anywhere. */
+static int failed(struct err *why, char *text)
+{
+    json_t *utf8 = json_string(text);
+
+    for (char *at = text; utf8 == NULL && *at != '\0'; at++)
+        if ((unsigned char)*at >= 0x80)
+            *at = '?';
+    json_decref(utf8);
+    query_text_set(why, text);
+    return why->text[0] != '\0' ? -ENOTSUP : err_set(why, -ENOTSUP, "no engine can be opened");
+}
+
 /* Waits for QW_READY: the engine is open. */
-static int start(struct rt_task *t, struct query_service *svc, struct err *why)
+int query_zygote_greet(struct rt_task *t, struct query_service *svc, struct err *why)
 {
     struct qw_ctl c;
     int rc;
 
-    svc->state = QUERY_STARTING;
-    rc = spawn(t, svc, why);
-    if (rc < 0)
-        return rc;
     rt_task_deadline(t, rt_now() + READY_WITHIN_NS);
     rc = wait_message(t, svc, &c);
     rt_task_deadline(t, 0);
@@ -114,11 +125,31 @@ static int start(struct rt_task *t, struct query_service *svc, struct err *why)
     if (rc < 0)
         return err_set(why, -ENOTSUP, "%.150s ended before it said anything", svc->worker);
     if (le32_get(c.type) == QW_FAILED)
-        return err_set(why, -ENOTSUP, "%s", c.text);
+        return failed(why, c.text);
     if (le32_get(c.type) != QW_READY || le64_get(c.value) != QW_VERSION)
         return err_set(why, -ENOTSUP, "%.150s is of another version of Kvasir", svc->worker);
-    svc->state = QUERY_UP;
     return 0;
+}
+
+static int start(struct rt_task *t, struct query_service *svc, struct err *why)
+{
+    int rc;
+
+    svc->state = QUERY_STARTING;
+    rc = spawn(t, svc, why);
+    if (rc == 0)
+        rc = query_zygote_greet(t, svc, why);
+    if (rc == 0)
+        svc->state = QUERY_UP;
+    return rc;
+}
+
+/* A pid or a negative errno; what wait4() told. */
+static bool value_fits(const struct qw_ctl *c)
+{
+    int64_t value = (int64_t)le64_get(c->value);
+
+    return value <= INT32_MAX && value >= (le32_get(c->type) == QW_SPAWNED ? -ERRNO_MAX : 0);
 }
 
 static int message(struct query_service *svc, const struct qw_ctl *c)
@@ -127,10 +158,14 @@ static int message(struct query_service *svc, const struct qw_ctl *c)
 
     switch (le32_get(c->type)) {
     case QW_SPAWNED:
+        if (!value_fits(c))
+            return -EPROTO;
         if (w != NULL)
             query_pool_ready(svc, w, (int64_t)le64_get(c->value));
         return 0;
     case QW_EXITED:
+        if (!value_fits(c))
+            return -EPROTO;
         if (w != NULL)
             query_pool_exited(w, (int)le64_get(c->value), le64_get(c->cpu_us),
                               le64_get(c->rss_bytes));
@@ -140,7 +175,7 @@ static int message(struct query_service *svc, const struct qw_ctl *c)
     }
 }
 
-static int listen_to(struct rt_task *t, struct query_service *svc)
+int query_zygote_listen(struct rt_task *t, struct query_service *svc)
 {
     struct qw_ctl c;
     unsigned n = 0;
@@ -194,7 +229,7 @@ int query_zygote_task(struct rt_task *t, void *arg)
             svc->down_rc = 0;
             rt_cond_wake_all(&svc->changed);
             rt_cond_wake_all(&svc->need);
-            rc = listen_to(t, svc);
+            rc = query_zygote_listen(t, svc);
         } else if (!rt_task_cancelled(t)) {
             end(t, svc);
             down(svc, rc, &why);

@@ -10,36 +10,50 @@
 
 #define OPS 900 /* of each worker */
 #define TROUBLE_OPS 25
+#define TROUBLE_CHURN_OPS 60
 #define EXTRA_ID 8000000u
 #define EXTRA_MAX (96 * KIB)
 
-static char shards_uri[200];
-static bool churn;
-const char *kv_subject_uri = KV_SUBJECT_URI;
+static struct {
+    char uri[400];
+    unsigned shards;
+    bool churn;
+} subject = {.uri = KV_SUBJECT_URI, .shards = 1};
+const char *kv_subject_uri = subject.uri;
+
+static void subject_changed(void)
+{
+    snprintf(subject.uri, sizeof(subject.uri),
+             "blob:" DISK_PATH "?block_size=512&segment=256K&memory=%uM&checkpoint=%uM",
+             subject.shards > 1 ? 16u : 4u, subject.churn ? 8u : 1u);
+    snprintf(walk_more, sizeof(walk_more), "%s", subject.churn ? "--churn " : "");
+    if (subject.shards > 1) {
+        size_t used = strlen(subject.uri), said = strlen(walk_more);
+
+        snprintf(subject.uri + used, sizeof(subject.uri) - used, "&shards=%u", subject.shards);
+        snprintf(walk_more + said, sizeof(walk_more) - said, "--shards %u ", subject.shards);
+    }
+}
 
 void kv_subject_shards(unsigned n)
 {
-    snprintf(shards_uri, sizeof(shards_uri), "%s&shards=%u", KV_SHARDS_URI, n);
-    kv_subject_uri = shards_uri;
+    subject.shards = n;
     kvm_any_order = n > 1;
-    snprintf(walk_more, sizeof(walk_more), "--shards %u ", n);
+    subject_changed();
 }
 
 void kv_subject_churn(void)
 {
-    churn = true;
-    kv_subject_uri = KV_CHURN_URI;
-    snprintf(walk_more, sizeof(walk_more), "--churn ");
+    subject.churn = true;
+    subject_changed();
 }
 
 void kv_subject_opts(const char *params)
 {
-    static char uri[400];
-    size_t used = strlen(walk_more);
+    size_t used = strlen(subject.uri), said = strlen(walk_more);
 
-    snprintf(uri, sizeof(uri), "%s&%s", kv_subject_uri, params);
-    kv_subject_uri = uri;
-    snprintf(walk_more + used, sizeof(walk_more) - used, "--opts '%s' ", params);
+    snprintf(subject.uri + used, sizeof(subject.uri) - used, "&%s", params);
+    snprintf(walk_more + said, sizeof(walk_more) - said, "--opts '%s' ", params);
 }
 
 static struct kvm_state seen[KVM_KEYS]; /* by the look before this one */
@@ -69,7 +83,7 @@ static int format(struct rt_task *t, void *arg)
 
 static int work(struct rt_task *t, void *arg)
 {
-    struct kv_work w = {.seed = *(uint64_t *)arg, .ops = OPS, .churn = churn};
+    struct kv_work w = {.seed = *(uint64_t *)arg, .ops = OPS, .churn = subject.churn};
     struct err why = {""};
     struct kv_dev *dev;
     int rc = open_kv(t, &dev, &why);
@@ -90,8 +104,10 @@ static int work(struct rt_task *t, void *arg)
 /* Things fail: some may keep the store from being opened, or closed. */
 static int trouble(struct rt_task *t, void *arg)
 {
-    struct kv_work w = {
-        .seed = *(uint64_t *)arg, .ops = TROUBLE_OPS, .faulty = true, .churn = churn};
+    struct kv_work w = {.seed = *(uint64_t *)arg,
+                        .ops = subject.churn ? TROUBLE_CHURN_OPS : TROUBLE_OPS,
+                        .faulty = true,
+                        .churn = subject.churn};
     struct err why = {""};
     struct kv_dev *dev;
     int rc;

@@ -11,8 +11,7 @@
 
 #define KV_SUBJECT_URI "blob:" DISK_PATH "?block_size=512&memory=4M&checkpoint=1M&segment=256K"
 #define KV_DISK_BYTES (16 * MIB)
-#define KV_SHARDS_URI "blob:" DISK_PATH "?block_size=512&memory=16M&checkpoint=1M&segment=256K"
-#define KV_CHURN_URI "blob:" DISK_PATH "?block_size=512&memory=16M&checkpoint=8M&segment=256K"
+#define KV_CHURN_BYTES (7 * MIB) /* of a disk that few operations fill */
 #define KV_WORKERS 8
 #define KV_VALUE_MAX (512 * KIB)
 
@@ -47,7 +46,7 @@ void kv_subject_shards(unsigned n);
 /** A store that is nearly full of what lives, few checkpoints: the collector has to free segments
  * by itself. */
 void kv_subject_churn(void);
-/** More parameters for its URI, as they stand there: "compress=lz4&sync=no". Before it is used. */
+/** More parameters for its URI, as they stand there: "compress=lz4&sync=no". After the others. */
 void kv_subject_opts(const char *params);
 
 /** Reads the whole store and compares it with kvm_view(). 0 or -EILSEQ. `at` gets what was seen. */

@@ -16,7 +16,7 @@
 #define KVM_EXTRA 12u /* more keys, of what goes on after a crash */
 #define KVM_PIECES 4u
 #define KVM_BATCH_MAX 8u
-#define KVM_MAYBE 24u
+#define KVM_MAYBE 96u
 
 /** A value: pieces that were stored and appended. */
 struct kvm_state {

@@ -25,7 +25,7 @@ static int usage(void)
             "       crash history URI [--seed N] [--ops N] [--round N] [--reactors N] [--keeps]\n"
             "             [--hold BLOCK-URI]\n"
             "       crash faults SUBJECT [--seed N] [--jobs N] [--memory | --disk] [--stride N]\n"
-            "             [--kind N --nth N] [--shards N]\n"
+            "             [--kind N --nth N] [--shards N] [--churn]\n"
             "       crash rot SUBJECT [--seed N] [--jobs N] [--flips N] [--at N] [--shards N]\n"
             "subjects:");
     for (unsigned i = 0; i < ARRAY_LEN(subjects); i++)
@@ -113,7 +113,8 @@ static int main_faults(const struct subject *s, int argc, char **argv)
     static const struct option options[] = {
         {"seed", 1, NULL, 's'},   {"jobs", 1, NULL, 'j'},   {"memory", 0, NULL, 'm'},
         {"disk", 0, NULL, 'd'},   {"kind", 1, NULL, 'k'},   {"nth", 1, NULL, 'n'},
-        {"stride", 1, NULL, 't'}, {"shards", 1, NULL, 'H'}, {NULL, 0, NULL, 0},
+        {"stride", 1, NULL, 't'}, {"shards", 1, NULL, 'H'}, {"churn", 0, NULL, 'C'},
+        {NULL, 0, NULL, 0},
     };
     struct faults_opts o = {
         .seed = 1, .jobs = (unsigned)sysconf(_SC_NPROCESSORS_ONLN), .stride = 1};
@@ -146,6 +147,10 @@ static int main_faults(const struct subject *s, int argc, char **argv)
             break;
         case 'H':
             kv_subject_shards((unsigned)n);
+            break;
+        case 'C':
+            kv_subject_churn();
+            walk_disk_bytes(KV_CHURN_BYTES);
             break;
         case 'v':
             o.verbose = true;

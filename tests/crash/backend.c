@@ -107,7 +107,7 @@ static int do_stat(const struct rt_io *io)
                             .st_nlink = 1,
                             .st_size = (off_t)bytes_of(fd),
                             .st_blksize = 4096,
-                            .st_blocks = (blkcnt_t)(bytes_of(fd) / 512)};
+                            .st_blocks = disk.sparse ? 0 : (blkcnt_t)(bytes_of(fd) / 512)};
     return 0;
 }
 

@@ -87,6 +87,7 @@ struct disk {
     uint64_t now_ns;
     uint64_t writes, flushes, reads, bytes_written;
     uint32_t inflight;
+    bool sparse;                  /* a file that says it has no blocks yet */
     /* Ranges in which 4096 bytes are written whole or not at all, and not 512: pages of the
      * blobstore's metadata, which its format rewrites in place. */
     struct disk_whole {

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define OPS 900 /* of each worker */
+#define OPS 950 /* of each worker */
 #define TROUBLE_OPS 25
 #define TROUBLE_CHURN_OPS 60
 #define EXTRA_ID 8000000u
@@ -83,11 +83,14 @@ static int format(struct rt_task *t, void *arg)
 
 static int work(struct rt_task *t, void *arg)
 {
-    struct kv_work w = {.seed = *(uint64_t *)arg, .ops = OPS, .churn = subject.churn};
+    struct kv_work w = {
+        .seed = *(uint64_t *)arg, .ops = OPS, .churn = subject.churn, .pauses = true};
     struct err why = {""};
     struct kv_dev *dev;
-    int rc = open_kv(t, &dev, &why);
+    int rc;
 
+    disk.sparse = w.seed % 2 == 1; /* the engine writes zeroes ahead then */
+    rc = open_kv(t, &dev, &why);
     if (rc < 0)
         return rc;
     kv_work_reset((kv_info(dev)->caps & KV_CAP_VOLATILE_CACHE) == 0);

@@ -22,6 +22,8 @@ struct kv_work {
     bool faulty;     /* operations may fail; what they answer then is noted, not judged */
     bool remote;     /* and connections may be lost */
     bool churn;      /* mostly stores, of values that fill the store but still lie in the log */
+    bool pauses;     /* now and then nobody does anything, for seconds of the virtual clock */
+    uint64_t paused_until;
     unsigned errors_max; /* of a faulty run: after so many a worker gives up; 0: some */
     uint64_t done, refused; /* out: operations; those the store answered with -ENOSPC */
     uint64_t errors;        /* with another error */

@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define ERRORS_MAX 12 /* then a worker of a faulty run gives up */
+#define PAUSE_NS (3 * NS_PER_S)
+#define PAUSE_ONE_IN 1500u /* operations */
+#define ERRORS_MAX 12      /* then a worker of a faulty run gives up */
 
 struct kv_present kv_present[KVM_KEYS];
 
@@ -492,6 +494,14 @@ static int step(struct rt_task *t, struct worker *w)
     }
 }
 
+/* All at once do nothing for so long that the store sees that it is quiet, and makes itself small. */
+static int pause(struct rt_task *t, struct worker *w)
+{
+    if (w->w->pauses && below(w, PAUSE_ONE_IN) == 0)
+        w->w->paused_until = rt_now() + PAUSE_NS;
+    return rt_now() < w->w->paused_until ? rt_sleep(t, w->w->paused_until - rt_now()) : 0;
+}
+
 static int worker(struct rt_task *t, void *arg)
 {
     struct worker *w = arg;
@@ -503,8 +513,10 @@ static int worker(struct rt_task *t, void *arg)
     w->got = own_alloc(KV_VALUE_MAX);
     w->snap_state = own_alloc(KVM_KEYS * sizeof(*w->snap_state));
     must(w->buf != NULL && w->got != NULL && w->snap_state != NULL);
-    for (unsigned i = 0; rc == 0 && i < w->w->ops; i++)
-        rc = step(t, w);
+    for (unsigned i = 0; rc == 0 && i < w->w->ops; i++) {
+        rc = pause(t, w);
+        rc = rc == 0 ? step(t, w) : rc;
+    }
     if (w->snap != NULL)
         do_snap(t, w);
     kv_chan_put(t, w->chan);

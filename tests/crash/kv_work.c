@@ -494,7 +494,7 @@ static int step(struct rt_task *t, struct worker *w)
     }
 }
 
-/* All at once do nothing for so long that the store sees that it is quiet, and makes itself small. */
+/* All at once do nothing for so long that the store sees that, and makes itself small. */
 static int pause(struct rt_task *t, struct worker *w)
 {
     if (w->w->pauses && below(w, PAUSE_ONE_IN) == 0)

@@ -535,12 +535,14 @@ static int open_rest(struct rt_task *t, struct bkv *s, bool is_new, struct err *
 {
     int rc = begin_epoch(t, s, is_new);
 
+    if (rc < 0)
+        return err_set(why, rc, "%s: cannot be written: %s; readonly=yes opens it for reading",
+                       s->name, err_str(rc));
     s->secret[0] = le64_get(s->super.hash_key[0]);
     s->secret[1] = le64_get(s->super.hash_key[1]);
     if (s->codec != NULL)
         bkv_codec_hash_key(s->codec, s->secret);
-    if (rc == 0)
-        rc = alloc_memory(s);
+    rc = alloc_memory(s);
     if (rc < 0)
         return err_set(why, rc, "%s: %s", s->name, err_str(rc));
     s->checkpoint_no = 1;

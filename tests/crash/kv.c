@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define OPS 950 /* of each worker */
+#define CHURN_OPS 400
 #define TROUBLE_OPS 25
 #define TROUBLE_CHURN_OPS 60
 #define EXTRA_ID 8000000u
@@ -83,8 +84,10 @@ static int format(struct rt_task *t, void *arg)
 
 static int work(struct rt_task *t, void *arg)
 {
-    struct kv_work w = {
-        .seed = *(uint64_t *)arg, .ops = OPS, .churn = subject.churn, .pauses = true};
+    struct kv_work w = {.seed = *(uint64_t *)arg,
+                        .ops = subject.churn ? CHURN_OPS : OPS,
+                        .churn = subject.churn,
+                        .pauses = true};
     struct err why = {""};
     struct kv_dev *dev;
     int rc;

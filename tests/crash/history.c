@@ -71,7 +71,11 @@ static int history_run(struct rt_task *t, void *arg)
 
 int history(const struct history_opts *o)
 {
-    struct history h = {.o = o, .w = {.seed = o->seed << 20, .ops = o->round, .reads_in_16 = 8}};
+    struct history h = {.o = o,
+                        .w = {.seed = o->seed << 20,
+                              .ops = o->round,
+                              .reads_in_16 = o->churn ? 2 : 8,
+                              .churn = o->churn}};
     struct rt_config cfg = {.reactors = o->reactors};
     struct err why = {""};
     int rc;

@@ -12,6 +12,7 @@ struct history_opts {
     unsigned round; /* operations of each worker until everything is compared */
     unsigned reactors;
     bool keeps;     /* the store is closed and opened again after each round */
+    bool churn;     /* of values that nearly fill it: kv_work.churn */
 };
 int history(const struct history_opts *o);
 

@@ -23,7 +23,7 @@ static int usage(void)
             "             [--image N] [--until-failure] [--save FILE] [--disk MIB]\n"
             "             [--shards N] [--churn] [--opts PARAMS] [-v]\n"
             "       crash history URI [--seed N] [--ops N] [--round N] [--reactors N] [--keeps]\n"
-            "             [--hold BLOCK-URI]\n"
+            "             [--hold BLOCK-URI] [--churn]\n"
             "       crash faults SUBJECT [--seed N] [--jobs N] [--memory | --disk] [--stride N]\n"
             "             [--kind N --nth N] [--shards N] [--churn]\n"
             "       crash rot SUBJECT [--seed N] [--jobs N] [--flips N] [--at N] [--shards N]\n"
@@ -72,7 +72,7 @@ static int main_history(int argc, char **argv)
     static const struct option options[] = {
         {"seed", 1, NULL, 's'},     {"ops", 1, NULL, 'o'},   {"round", 1, NULL, 'r'},
         {"reactors", 1, NULL, 'R'}, {"keeps", 0, NULL, 'k'}, {"hold", 1, NULL, 'H'},
-        {NULL, 0, NULL, 0},
+        {"churn", 0, NULL, 'C'},    {NULL, 0, NULL, 0},
     };
     struct history_opts o = {.uri = argv[2], .seed = 1, .ops = 100000, .round = 500, .reactors = 1};
     int c, rc;
@@ -98,6 +98,9 @@ static int main_history(int argc, char **argv)
             break;
         case 'k':
             o.keeps = true;
+            break;
+        case 'C':
+            o.churn = true;
             break;
         default:
             return usage();

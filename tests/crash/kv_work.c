@@ -214,12 +214,14 @@ static int do_batch(struct rt_task *t, struct worker *w)
     struct kvm_state to[KVM_BATCH_MAX];
     unsigned key[KVM_BATCH_MAX], n = 0, want = 2 + (unsigned)below(w, KVM_BATCH_MAX - 1);
     uint8_t *at = w->buf;
+    bool huge = !w->w->remote && below(w, 24) == 0; /* more than a segment: values become chunks */
     uint32_t op;
 
     if ((kv_info(w->dev)->caps & KV_CAP_BATCH) == 0)
         return 0;
     for (unsigned i = 0; i < want; i++) {
-        unsigned k = own_key(w), len = (unsigned)below(w, below(w, 4) == 0 ? 5000 : 300);
+        uint32_t below_len = huge ? KV_VALUE_MAX / KVM_BATCH_MAX : below(w, 4) == 0 ? 5000 : 300;
+        unsigned k = own_key(w), len = (unsigned)below(w, below_len);
         bool twice = false;
 
         for (unsigned j = 0; j < n; j++)

@@ -78,6 +78,7 @@ static void forge_record(uint8_t *buf, size_t len)
 static void try_record(uint8_t *buf, size_t len, bool forge)
 {
     struct bkv_record_out rec;
+    uint8_t type, flags;
     uint32_t need = 0;
     struct bytes key;
     int rc;
@@ -91,10 +92,15 @@ static void try_record(uint8_t *buf, size_t len, bool forge)
         return;
     must((uint32_t)rc == rec.rec_len && rec.rec_len <= len && rec.rec_len % BKV_ALIGN == 0);
     record_is_right(buf, &rec);
-    key = (rec.flags & BKV_F_SEALED) == 0 ? rec.key : bytes_make("x", 1);
+    type = rec.type;
+    flags = rec.flags;
+    key = (flags & BKV_F_SEALED) == 0 ? rec.key : bytes_make("x", 1);
     rc = bkv_record_search(codec(), buf, len, ADDR, GEN, 512, key, rec.key_hash, scratch, &rec,
                            &need);
-    must(rc == 0 || (rec.flags & BKV_F_SEALED) != 0);
+    if (type == BKV_TXN)
+        must(rc == -ENOENT); /* of no key */
+    else
+        must(rc == 0 || (flags & BKV_F_SEALED) != 0);
 }
 
 static void try_chunk(uint8_t *buf, size_t len, bool forge)

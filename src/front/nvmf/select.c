@@ -273,6 +273,8 @@ static uint16_t take_extended(struct nvmf_cmd *cmd)
         .escape = q.escape,
         .schema = q.schema,
     };
+    if (sel->q.sql.len == 0)
+        return NVME_SC_SELECT_INVALID | NVME_SC_DNR;
     if (q.timeout_ms != 0)
         sel->until_ns = rt_now() + q.timeout_ms * NS_PER_MS;
     if (q.nkeys == 0)
